@@ -1,0 +1,43 @@
+/*
+ * canonical.h - rows to canonical rows: behaviour without chance and checksums
+ *
+ * In:      the rows of one flow (netdiffusion-1088), its packet times and
+ *          directions.
+ * Out:     n * ND_CANONICAL_CELLS cells: the header cells by role (layout.h),
+ *          then motion: direction, gap, and what kind of step seq, ack and IP
+ *          id were. repair.h is the way back.
+ * Errors:  none: any cells have a canonical form.
+ * Memory:  allocates nothing.
+ * Threads: pure functions, no state.
+ * Python:  _core.canonicalize.  Tests: tests/test_canonical.py,
+ *          tests/fuzz_rows.c
+ *
+ * role      canonical form
+ * drawn     as captured (the client's port is zero, the server's is kept)
+ * length    payload bytes after the transport header, in the IP length cells
+ * derived   zero
+ * stateful  zero; TCP timestamp values and SACK edges inside the options too
+ * private   zero
+ */
+#ifndef ND_NET_CANONICAL_H
+#define ND_NET_CANONICAL_H
+
+#include "rows.h"
+
+/* Values of the hint cells motion_seq, motion_ack and motion_id. */
+enum nd_hint_seq { ND_SEQ_IN_ORDER, ND_SEQ_AGAIN, ND_SEQ_GAP };
+enum nd_hint_ack { ND_ACK_ALL, ND_ACK_PART, ND_ACK_DUPLICATE };
+enum nd_hint_id { ND_ID_ZERO, ND_ID_COUNTER, ND_ID_RANDOM };
+
+void nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
+                         const uint8_t *directions, int8_t *canonical);
+
+/*
+ * Inter-arrival time to the 9 bits of motion_gap: bin 0 is below 1 us, bins
+ * 1 to 511 divide 1 us .. 1,000 s evenly in log; the bin is Gray coded. The
+ * way back gives the bin's limits in ns: low <= gap < high.
+ */
+uint32_t nd_gap_code(int64_t nanoseconds);
+void nd_gap_limits(uint32_t code, int64_t *low, int64_t *high);
+
+#endif
