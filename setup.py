@@ -93,7 +93,11 @@ class BuildShaders(build_ext):
 
     def compile_shader(self, shader: Path, header: Path) -> None:
         """Write the SPIR-V of one shader as a C array ``nd_spv_<stem>``."""
-        sources = [shader, *(ROOT / "shaders").glob("*.glsl"), ROOT / "shaders/params.h"]
+        sources = [
+            shader,
+            *(ROOT / "shaders").glob("*.glsl"),
+            ROOT / "shaders/params.h",
+        ]
         newest = max(s.stat().st_mtime for s in sources if s.exists())
         if header.exists() and header.stat().st_mtime > newest and not self.force:
             return

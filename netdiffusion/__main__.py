@@ -1,0 +1,5 @@
+"""``python -m netdiffusion``."""
+
+from netdiffusion.cli import main
+
+main(prog_name="netdiffusion")

@@ -1,0 +1,460 @@
+"""The command ``netdiffusion``: data on stdout, messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+import netdiffusion as nd
+from netdiffusion.captures import SUFFIXES, CaptureWarning, find_captures
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_UNREADABLE = 1, 2, 3
+EXIT_VIOLATION, EXIT_DEVICE, EXIT_INTERRUPTED = 4, 5, 130
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line and an exit code for an error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command and turn errors into messages."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except Exception as why:
+            if ctx.params.get("verbose"):
+                raise
+            click.echo(f"{type(why).__name__}: {_text(why)}", err=True)
+            ctx.exit(_exit_code(why))
+
+
+def _text(why: Exception) -> str:
+    """Return an error's message; KeyError would put it in quotes."""
+    return str(why.args[0]) if isinstance(why, KeyError) and why.args else str(why)
+
+
+def _exit_code(why: Exception) -> int:
+    """Return the exit code of an error."""
+    if isinstance(why, nd.DeviceError):
+        return EXIT_DEVICE
+    if isinstance(why, (nd.FormatError, FileNotFoundError, IsADirectoryError)):
+        return EXIT_UNREADABLE
+    if isinstance(why, KeyError):
+        return EXIT_USAGE
+    return EXIT_FAILURE
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(nd.__version__, prog_name="netdiffusion")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more; show tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
+def main(verbose: bool, quiet: bool) -> None:
+    """Make more of the network traffic you have too little of.
+
+    Captures in, captures out: encode, train, sample, repair, validate,
+    evaluate, balance.
+    """
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s")
+    warnings.showwarning = _show_warning
+    if quiet:
+        warnings.simplefilter("ignore", CaptureWarning)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one line on stderr."""
+    click.echo(f"warning: {message}", err=True)
+
+
+def _output(function: _F) -> _F:
+    """Add the options -o and --force."""
+    function = click.option(
+        "-f", "--force", is_flag=True, help="Replace OUT if it exists."
+    )(function)
+    return click.option(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="File to write; nothing is left behind after an error.",
+    )(function)
+
+
+def _json(function: _F) -> _F:
+    """Add the option --json."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON instead of a table."
+    )(function)
+
+
+def _model_option(function: _F) -> _F:
+    """Add the option --model."""
+    return click.option(
+        "--model",
+        type=click.Path(path_type=Path),
+        help="Model directory. Default: the base model of the package.",
+    )(function)
+
+
+def _device_option(function: _F) -> _F:
+    """Add the option --device."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, vulkan or vulkan:N (see `netdiffusion devices`).",
+    )(function)
+
+
+_seed = click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+_captures = click.argument(
+    "captures", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+
+
+@main.command()
+@_captures
+@_output
+@click.option(
+    "--labels",
+    metavar="dirname|manifest:FILE|NAME",
+    help="Where classes come from. Default: each capture's file name.",
+)
+@click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
+@click.option("--layout", default="netdiffusion-1088", show_default=True)
+@click.option("--max-packets", default=1024, show_default=True)
+@click.option("--bpf", help='Filter of libpcap, such as "tcp port 443".')
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "warn", "skip"]),
+    default="raise",
+    show_default=True,
+    help="What a malformed packet or a cut file does.",
+)
+def encode(
+    captures: tuple[Path, ...],
+    output: Path,
+    force: bool,
+    png: Path | None,
+    **options: Any,
+) -> None:
+    """Read CAPTURES (files or directories) into a flow set, OUT.npz."""
+    flows = nd.read_flows(captures, **options)
+    flows.save(output, overwrite=force)
+    if png is not None:
+        flows.to_png(png, overwrite=force)
+    _say(f"{output}: {flows!r}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_json
+def inspect(file: Path, as_json: bool) -> None:
+    """Tell what FILE holds: a capture, a flow set or a model."""
+    if file.is_dir() and (file / "config.json").exists():
+        _inspect_model(file, as_json)
+        return
+    flows = _load(file)
+    columns = ("class", "flows", "packets", "transport", "server ports", "seconds")
+    lines = flows.summary()
+    if as_json:
+        _print_json(
+            {
+                "file": str(file),
+                "layout": flows.layout,
+                "flows": len(flows),
+                "packets": len(flows.rows),
+                "synthetic": int(flows.synthetic.sum()),
+                "classes": [dict(zip(columns, line, strict=True)) for line in lines],
+                "meta": flows.meta,
+            }
+        )
+    else:
+        click.echo(repr(flows))
+        _print_table(columns, lines)
+
+
+def _inspect_model(directory: Path, as_json: bool) -> None:
+    """Print what a model directory holds."""
+    model = nd.FlowDiffusion.from_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    classes = model.classes_
+    if as_json:
+        _print_json({"file": str(directory), "config": config, "classes": classes})
+        return
+    for part in ("network", "sampler"):
+        click.echo(f"{part}: {json.dumps(config[part])}")
+    _print_table(("class", "training flows"), [(c, n) for c, n in classes.items()])
+
+
+@main.command()
+@click.argument("flows", type=click.Path(path_type=Path))
+@_output
+@click.option("--config", type=click.Path(path_type=Path), help="TOML of settings.")
+@click.option("--minutes", type=float, help="Stop after this time.")
+@click.option("--resume", is_flag=True, help="Go on from OUT's checkpoint.")
+@_seed
+def train(
+    flows: Path,
+    output: Path,
+    force: bool,
+    config: Path | None,
+    minutes: float | None,
+    resume: bool,
+    seed: int,
+) -> None:
+    """Train a model on the flow set FLOWS.npz and write the directory OUT.
+
+    On several processes: torchrun --nproc-per-node N -m netdiffusion train ...
+    """
+    nd.FlowDiffusion.train_directory(
+        nd.FlowSet.load(flows),
+        output,
+        config=config,
+        minutes=minutes,
+        seed=seed,
+        resume=resume,
+        overwrite=force,
+    )
+
+
+class _ClassCount(click.ParamType):
+    """``CLASS=COUNT``."""
+
+    name = "CLASS=COUNT"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Split at the last equals sign."""
+        name, _, count = str(value).rpartition("=")
+        if not name or not count.isdecimal():
+            self.fail(f"{value!r} is not of the form CLASS=COUNT, such as youtube=20")
+        return name, int(count)
+
+
+@main.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-n", "counts", multiple=True, required=True, type=_ClassCount(), help="Repeatable."
+)
+@_output
+@_seed
+@click.option("--steps", type=int, help="Denoising steps. Default: the model's.")
+@_device_option
+@click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
+def sample(
+    model: Path | None,
+    counts: Sequence[tuple[str, int]],
+    output: Path,
+    force: bool,
+    png: Path | None,
+    **options: Any,
+) -> None:
+    """Draw flows of classes from MODEL and write OUT.pcap, .pcapng or .npz."""
+    _check_output(output, force)
+    wanted: dict[str, int] = {}
+    for name, count in counts:
+        wanted[name] = wanted.get(name, 0) + count
+    flows = nd.FlowDiffusion.from_pretrained(model).sample(wanted, **options)
+    _save(flows, output, force)
+    if png is not None:
+        flows.to_png(png, overwrite=force)
+    _say(f"{output}: {flows!r}")
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_output
+@_seed
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="JSON: cells changed by rule."
+)
+def repair(
+    inputs: tuple[Path, ...],
+    output: Path,
+    force: bool,
+    seed: int,
+    report: Path | None,
+) -> None:
+    """Make the flows of INPUTS (.npz, .nprint, .png) obey the protocols."""
+    _check_output(output, force)
+    flows = nd.FlowSet.concatenate(_load(path) for path in inputs)
+    fixed, told = nd.repair(flows, seed=seed, return_report=True)
+    _save(fixed, output, force)
+    if report is not None:
+        report.write_text(json.dumps(told.to_dict(), indent=2) + "\n")
+    _say(f"{output}: {fixed!r}; {told}")
+
+
+@main.command()
+@click.argument("capture", type=click.Path(path_type=Path))
+@_json
+@click.pass_context
+def validate(ctx: click.Context, capture: Path, as_json: bool) -> None:
+    """Check every packet and flow of CAPTURE; exit 4 on a violation."""
+    told = nd.validate(capture)
+    if as_json:
+        _print_json(told.to_dict())
+    else:
+        click.echo(str(told))
+    if not told.ok:
+        ctx.exit(EXIT_VIOLATION)
+
+
+@main.command()
+@click.argument("real", type=click.Path(path_type=Path))
+@click.argument("synthetic", type=click.Path(path_type=Path))
+@click.option(
+    "--test",
+    type=click.Path(path_type=Path),
+    help="Real flows to test on. Default: a part of REAL is kept for it.",
+)
+@_json
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Directory: JSON, HTML, plots."
+)
+@click.option("-f", "--force", is_flag=True, help="Replace the report.")
+def evaluate(
+    real: Path,
+    synthetic: Path,
+    test: Path | None,
+    as_json: bool,
+    report: Path | None,
+    force: bool,
+) -> None:
+    """Compare SYNTHETIC flows with REAL ones: fidelity, utility, copies."""
+    result = nd.evaluate(
+        _load(real), _load(synthetic), test=None if test is None else _load(test)
+    )
+    if report is not None:
+        result.save(report, overwrite=force)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        click.echo(result.table())
+
+
+@main.command()
+@click.argument("flows", type=click.Path(path_type=Path))
+@_output
+@_model_option
+@_seed
+@_device_option
+def balance(
+    flows: Path,
+    output: Path,
+    force: bool,
+    model: Path | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Fill the small classes of FLOWS up to the largest with sampled flows."""
+    _check_output(output, force)
+    before = _load(flows)
+    after = nd.balance_flows(before, model=model, random_state=seed, device=device)
+    _save(after, output, force)
+    _print_table(
+        ("class", "before", "after"),
+        [(c, before.counts.get(c, 0), n) for c, n in after.counts.items()],
+    )
+
+
+@main.command()
+@_json
+def devices(as_json: bool) -> None:
+    """List the compute devices that can sample."""
+    found = nd.devices()
+    if as_json:
+        _print_json(found)
+    else:
+        columns = list(found[0])
+        _print_table(columns, [[d[c] for c in columns] for d in found])
+
+
+@main.command()
+@_json
+def env(as_json: bool) -> None:
+    """Tell versions and devices, for a bug report."""
+    from netdiffusion.environment import describe
+
+    told = describe()
+    if as_json:
+        _print_json(told)
+    else:
+        _print_table(("what", "version"), list(told.items()))
+
+
+def _load(path: Path) -> nd.FlowSet:
+    """Read a flow set, an nPrint file, a picture or a capture."""
+    if path.suffix == ".npz":
+        return nd.FlowSet.load(path)
+    if path.suffix in (".nprint", ".csv"):
+        return nd.read_nprint(path)
+    if path.suffix == ".png":
+        return nd.read_png(path)
+    if path.suffix in SUFFIXES or path.is_dir():
+        return nd.read_flows(find_captures(path))
+    raise nd.FormatError(
+        f"{path}: the suffix does not tell what this is; known are .npz, .nprint, "
+        f".png and {', '.join(SUFFIXES)}."
+    )
+
+
+def _check_output(path: Path, force: bool) -> None:
+    """Raise before the work rather than after it."""
+    if path.suffix not in (".npz", *SUFFIXES):
+        raise click.UsageError(
+            f"{path}: the output ends in .npz, .pcap or .pcapng, which says its form."
+        )
+    if path.exists() and not force:
+        raise FileExistsError(f"{path}: already exists. Use --force to replace it.")
+
+
+def _save(flows: nd.FlowSet, path: Path, force: bool) -> None:
+    """Write a flow set or a capture, by suffix."""
+    if path.suffix == ".npz":
+        flows.save(path, overwrite=force)
+    else:
+        nd.write_capture(flows, path, overwrite=force)
+
+
+def _say(message: str) -> None:
+    """Tell something on stderr, unless --quiet."""
+    logging.getLogger("netdiffusion").info(message)
+
+
+def _print_json(value: Any) -> None:
+    """Print JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def _print_table(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Print aligned columns on stdout; numbers to the right."""
+    cells = [[str(c) for c in line] for line in lines]
+    numeric = [
+        all(line[i].replace(".", "").isdecimal() for line in cells) and bool(cells)
+        for i in range(len(columns))
+    ]
+    widths = [
+        max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))
+    ]
+    for line in [columns, *cells]:
+        padded = (
+            c.rjust(w) if right else c.ljust(w)
+            for c, w, right in zip(line, widths, numeric, strict=True)
+        )
+        click.echo("  ".join(padded).rstrip())
