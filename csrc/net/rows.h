@@ -40,8 +40,26 @@ uint32_t nd_row_get(const int8_t *row, enum nd_field_id field);
 void nd_row_set(int8_t *row, enum nd_field_id field, uint32_t value);
 
 /* Whether a row of netdiffusion-1088 (or canonical) has a header: more than
- * half of the cells of its fixed part are not -1. */
+ * half of the cells of its fixed part (without addresses) are not -1. */
 bool nd_row_has(const int8_t *row, enum nd_header header);
+
+/* The same for any layout; false for a header that the layout leaves out. */
+bool nd_layout_row_has(const struct nd_layout *layout, const int8_t *row,
+                       enum nd_header header);
+
+/*
+ * Which headers a row has, one of each kind: IPv4 before IPv6; the transport
+ * that the protocol field names if it is there, else TCP, UDP, ICMP in this
+ * order. ND_HEADER_COUNT: none.
+ */
+enum nd_header nd_layout_row_ip(const struct nd_layout *layout,
+                                const int8_t *row);
+enum nd_header nd_layout_row_transport(const struct nd_layout *layout,
+                                       const int8_t *row);
+
+/* Bytes of options in the 320 cells of ipv4_opt or tcp_opt: up to the first
+ * -1, rounded down to 4. */
+size_t nd_cells_option_bytes(const int8_t *cells);
 
 void nd_rows_encode(const struct nd_layout *layout,
                     const struct nd_packet *packet, int8_t *row);
