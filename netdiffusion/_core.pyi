@@ -1,6 +1,39 @@
 """The C core of netdiffusion: packets, rows, repair, engine."""
 
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
 class Error(Exception): ...
 class FormatError(Error, ValueError): ...
 class CaptureError(FormatError): ...
 class DeviceError(Error, RuntimeError): ...
+
+# py_rows.c
+class _Layout(TypedDict):
+    cells: int
+    hash: str
+    fields: list[tuple[str, str, str, int, int]]
+
+def layouts() -> dict[str, _Layout]: ...
+def decode(
+    rows: npt.NDArray[np.int8],
+    offsets: npt.NDArray[np.int64],
+    direction: npt.NDArray[np.uint8],
+    addresses: npt.NDArray[np.uint8],
+    ports: npt.NDArray[np.uint16],
+    layout: str,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]: ...
+def convert_layout(
+    rows: npt.NDArray[np.int8], source: str, target: str, /
+) -> npt.NDArray[np.int8]: ...
+def canonicalize(
+    rows: npt.NDArray[np.int8],
+    offsets: npt.NDArray[np.int64],
+    timestamps: npt.NDArray[np.int64],
+    direction: npt.NDArray[np.uint8],
+    /,
+) -> npt.NDArray[np.int8]: ...
+def gap_code(nanoseconds: int, /) -> int: ...
+def gap_limits(code: int, /) -> tuple[int, int]: ...

@@ -58,8 +58,8 @@ _Static_assert((int)AT_1088_CELLS == (int)ND_ROW_CELLS, "netdiffusion-1088");
 _Static_assert((int)AT_4TUI_CELLS == 1088, "nprint-4tui");
 _Static_assert((int)AT_46TUI_CELLS == (int)ND_MAX_CELLS, "nprint-46tui");
 
-const struct nd_layout nd_layouts[] = {
-    {"netdiffusion-1088",
+const struct nd_layout nd_layouts[ND_LAYOUT_COUNT] = {
+    [ND_LAYOUT_1088] = {"netdiffusion-1088",
      AT_1088_CELLS,
      {
 #define X(id, name, header, first, bits, role)                                \
@@ -67,7 +67,7 @@ const struct nd_layout nd_layouts[] = {
          ND_FIELD_LIST(X)
 #undef X
      }},
-    {"nprint-4tui",
+    [ND_LAYOUT_4TUI] = {"nprint-4tui",
      AT_4TUI_CELLS,
      {
 #define X(id, name, header, first, bits, role)                                \
@@ -75,7 +75,7 @@ const struct nd_layout nd_layouts[] = {
          ND_FIELD_LIST(X)
 #undef X
      }},
-    {"nprint-46tui",
+    [ND_LAYOUT_46TUI] = {"nprint-46tui",
      AT_46TUI_CELLS,
      {
 #define X(id, name, header, first, bits, role)                                \
@@ -83,7 +83,7 @@ const struct nd_layout nd_layouts[] = {
          ND_FIELD_LIST(X)
 #undef X
      }},
-    {"netdiffusion-canonical",
+    [ND_LAYOUT_CANONICAL] = {"netdiffusion-canonical",
      AT_CANONICAL_CELLS,
      {
 #define X(id, name, header, first, bits, role)                                \
@@ -91,15 +91,14 @@ const struct nd_layout nd_layouts[] = {
          ND_FIELD_LIST(X)
 #undef X
      }},
-    {NULL, 0, {0}},
 };
 
 const struct nd_layout *
 nd_layout_find(const char *name)
 {
-    for (const struct nd_layout *l = nd_layouts; l->name != NULL; l++)
-        if (strcmp(l->name, name) == 0)
-            return l;
+    for (size_t i = 0; i < ND_LAYOUT_COUNT; i++)
+        if (strcmp(nd_layouts[i].name, name) == 0)
+            return &nd_layouts[i];
     return NULL;
 }
 

@@ -127,9 +127,15 @@ enum {
 
 extern const struct nd_field nd_fields[ND_FIELD_COUNT];
 
-/* netdiffusion-1088 (the default), nprint-4tui, nprint-46tui and
- * netdiffusion-canonical; the last has NULL as name. */
-extern const struct nd_layout nd_layouts[];
+enum nd_layout_id {
+    ND_LAYOUT_1088,      /* netdiffusion-1088, the default */
+    ND_LAYOUT_4TUI,      /* nprint-4tui */
+    ND_LAYOUT_46TUI,     /* nprint-46tui */
+    ND_LAYOUT_CANONICAL, /* netdiffusion-canonical: 1088, then motion */
+    ND_LAYOUT_COUNT
+};
+
+extern const struct nd_layout nd_layouts[ND_LAYOUT_COUNT];
 
 const struct nd_layout *nd_layout_find(const char *name);
 

@@ -51,7 +51,8 @@ nd_cells_clear(int8_t *cells, unsigned bits)
 }
 
 /* netdiffusion-canonical begins with netdiffusion-1088, cell for cell. */
-static const struct nd_layout *const row_layout = &nd_layouts[3];
+static const struct nd_layout *const row_layout =
+    &nd_layouts[ND_LAYOUT_CANONICAL];
 
 uint32_t
 nd_row_get(const int8_t *row, enum nd_field_id field)

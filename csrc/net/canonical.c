@@ -1,0 +1,290 @@
+#include "canonical.h"
+
+#include <string.h>
+
+enum { OPTION_EOL = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_SCALE = 3 };
+
+enum { OPTION_BYTES = 40, OPTION_CELLS = 320 };
+
+enum { COUNTER_STEP = 64 }; /* widest step of an IP id that still counts */
+
+/* What a sender has shown of itself so far. */
+struct sender {
+    bool sent_tcp, acked, sent_id;
+    uint32_t first_seq; /* of its last SYN */
+    uint32_t next_seq;  /* after the highest byte, SYN or FIN sent */
+    uint32_t last_ack;
+    uint32_t last_id;
+};
+
+static int8_t *
+field_cells(int8_t *row, enum nd_field_id field)
+{
+    const struct nd_layout *canonical = &nd_layouts[ND_LAYOUT_CANONICAL];
+    return row + canonical->first_cell[field];
+}
+
+static bool
+is_address(enum nd_field_id field)
+{
+    return nd_layouts[ND_LAYOUT_CANONICAL].first_cell[field] < 0;
+}
+
+/*
+ * Bytes that follow the transport header, as the IP length says; 0 when the
+ * length is too short for its own headers (or blank, as under TSO).
+ */
+static uint32_t
+payload_length(const int8_t *row, enum nd_header ip, enum nd_header transport)
+{
+    uint32_t total = 0, headers = 0;
+    if (ip == ND_HEADER_IPV4) {
+        total = nd_row_get(row, ND_FIELD_IPV4_LENGTH);
+        headers = nd_row_get(row, ND_FIELD_IPV4_IHL) * 4;
+    } else if (ip == ND_HEADER_IPV6) {
+        total = nd_row_get(row, ND_FIELD_IPV6_LENGTH);
+    }
+    if (transport == ND_HEADER_TCP)
+        headers += nd_row_get(row, ND_FIELD_TCP_DATA_OFFSET) * 4;
+    else if (transport != ND_HEADER_COUNT)
+        headers += 8; /* UDP and ICMP */
+    return total > headers ? total - headers : 0;
+}
+
+/*
+ * Options as the kinds, lengths and order that were seen; of the data only
+ * MSS and window scale stay (RFC 9293 section 3.1, RFC 7323 section 2, RFC
+ * 791 section 3.1). Malformed options and what follows the end become zero.
+ */
+static void
+encode_options(int8_t *cells, bool tcp)
+{
+    size_t n = nd_cells_option_bytes(cells);
+    size_t i = 0;
+    nd_cells_clear(cells + n * 8, (unsigned)(OPTION_CELLS - n * 8));
+    while (i < n) {
+        uint32_t kind = nd_cells_get(cells + i * 8, 8);
+        if (kind == OPTION_EOL)
+            break;
+        if (kind == OPTION_NOP) {
+            i++;
+            continue;
+        }
+        size_t left = n - i;
+        size_t length = left < 2 ? 0 : nd_cells_get(cells + i * 8 + 8, 8);
+        if (length < 2 || length > left)
+            break;
+        bool keep = tcp && ((kind == OPTION_MSS && length == 4) ||
+                            (kind == OPTION_SCALE && length == 3));
+        if (!keep)
+            memset(cells + i * 8 + 16, 0, (length - 2) * 8);
+        i += length;
+    }
+    memset(cells + i * 8, 0, (n - i) * 8);
+}
+
+/* Of a header that is there: -1 becomes 0, and all but drawn fields zero. */
+static void
+encode_header(int8_t *row, enum nd_header header)
+{
+    for (int f = 0; f < ND_FIELD_COUNT; f++) {
+        enum nd_field_id field = (enum nd_field_id)f;
+        if (nd_fields[f].header != header || is_address(field))
+            continue;
+        int8_t *cells = field_cells(row, field);
+        if (field == ND_FIELD_IPV4_OPTIONS || field == ND_FIELD_TCP_OPTIONS)
+            encode_options(cells, field == ND_FIELD_TCP_OPTIONS);
+        else if (nd_fields[f].role != ND_ROLE_DRAWN)
+            memset(cells, 0, nd_fields[f].bits);
+        else
+            for (unsigned i = 0; i < nd_fields[f].bits; i++)
+                cells[i] = cells[i] > 0;
+    }
+}
+
+static void
+clear_header(int8_t *row, enum nd_header header)
+{
+    for (int f = 0; f < ND_FIELD_COUNT; f++)
+        if (nd_fields[f].header == header && !is_address((enum nd_field_id)f))
+            nd_cells_clear(field_cells(row, (enum nd_field_id)f),
+                           nd_fields[f].bits);
+}
+
+/* The header cells of a canonical row from the row that is in their place. */
+static void
+encode_headers(int8_t *row, uint8_t direction, enum nd_header ip,
+               enum nd_header transport, uint32_t payload)
+{
+    for (int h = 0; h < ND_HEADER_MOTION; h++) {
+        enum nd_header header = (enum nd_header)h;
+        if (header == ip || header == transport)
+            encode_header(row, header);
+        else
+            clear_header(row, header);
+    }
+    if (ip == ND_HEADER_IPV4)
+        nd_row_set(row, ND_FIELD_IPV4_LENGTH, payload);
+    else if (ip == ND_HEADER_IPV6)
+        nd_row_set(row, ND_FIELD_IPV6_LENGTH, payload);
+    /* the client's port is chance */
+    if (transport == ND_HEADER_TCP)
+        nd_row_set(row, direction ? ND_FIELD_TCP_DESTINATION
+                                  : ND_FIELD_TCP_SOURCE, 0);
+    else if (transport == ND_HEADER_UDP)
+        nd_row_set(row, direction ? ND_FIELD_UDP_DESTINATION
+                                  : ND_FIELD_UDP_SOURCE, 0);
+}
+
+/* Bytes of sequence space between two numbers, RFC 9293 section 3.4. */
+static int32_t
+seq_distance(uint32_t from, uint32_t to)
+{
+    return (int32_t)(to - from);
+}
+
+static enum nd_hint_seq
+hint_seq(const int8_t *row, uint32_t payload, struct sender *me)
+{
+    uint32_t seq = nd_row_get(row, ND_FIELD_TCP_SEQ);
+    bool syn = nd_row_get(row, ND_FIELD_TCP_SYN);
+    bool rst = nd_row_get(row, ND_FIELD_TCP_RST);
+    uint32_t used = payload + syn + nd_row_get(row, ND_FIELD_TCP_FIN);
+    int32_t ahead = seq_distance(me->next_seq, seq);
+    bool first = !me->sent_tcp;
+    enum nd_hint_seq hint = ND_SEQ_IN_ORDER;
+
+    if (!first && ahead > 0)
+        hint = ND_SEQ_GAP;
+    else if (!first && ahead < 0 && (used > 0 || (ahead == -1 && !rst)))
+        hint = ND_SEQ_AGAIN; /* without data: a keep-alive */
+    if (!first && syn && ahead != 0)
+        hint = ND_SEQ_AGAIN; /* maybe with a new initial number */
+
+    bool restart = syn && seq != me->first_seq;
+    if (first || restart || seq_distance(me->next_seq, seq + used) > 0)
+        me->next_seq = seq + used;
+    if (first || syn)
+        me->first_seq = seq;
+    me->sent_tcp = true;
+    return hint;
+}
+
+static enum nd_hint_ack
+hint_ack(const int8_t *row, struct sender *me, const struct sender *peer)
+{
+    if (!nd_row_get(row, ND_FIELD_TCP_ACK_FLAG))
+        return ND_ACK_ALL;
+    uint32_t ack = nd_row_get(row, ND_FIELD_TCP_ACK);
+    enum nd_hint_ack hint = ND_ACK_PART;
+    if (!peer->sent_tcp || seq_distance(peer->next_seq, ack) >= 0)
+        hint = ND_ACK_ALL;
+    else if (me->acked && ack == me->last_ack)
+        hint = ND_ACK_DUPLICATE;
+    me->acked = true;
+    me->last_ack = ack;
+    return hint;
+}
+
+static enum nd_hint_id
+hint_id(const int8_t *row, struct sender *me)
+{
+    uint32_t id = nd_row_get(row, ND_FIELD_IPV4_ID);
+    uint32_t step = (id - me->last_id) & 0xffff;
+    enum nd_hint_id hint = ND_ID_RANDOM;
+    if (id == 0)
+        hint = ND_ID_ZERO;
+    else if (!me->sent_id || (step >= 1 && step <= COUNTER_STEP))
+        hint = ND_ID_COUNTER;
+    me->sent_id = true;
+    me->last_id = id;
+    return hint;
+}
+
+void
+nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
+                    const uint8_t *directions, int8_t *canonical)
+{
+    struct sender senders[2] = {{0}, {0}};
+    for (size_t i = 0; i < n; i++) {
+        int8_t *row = canonical + i * ND_CANONICAL_CELLS;
+        memcpy(row, rows + i * ND_ROW_CELLS, ND_ROW_CELLS);
+        nd_cells_clear(row + ND_ROW_CELLS, ND_MOTION_CELLS);
+
+        uint8_t direction = directions[i] & 1;
+        struct sender *me = &senders[direction];
+        const struct sender *peer = &senders[!direction];
+        const struct nd_layout *layout = &nd_layouts[ND_LAYOUT_CANONICAL];
+        enum nd_header ip = nd_layout_row_ip(layout, row);
+        enum nd_header transport = nd_layout_row_transport(layout, row);
+        uint32_t payload = payload_length(row, ip, transport);
+        int64_t gap = i == 0 || times[i] < times[i - 1]
+                          ? 0 : times[i] - times[i - 1];
+
+        nd_row_set(row, ND_FIELD_MOTION_DIRECTION, direction);
+        nd_row_set(row, ND_FIELD_MOTION_GAP, nd_gap_code(gap));
+        if (transport == ND_HEADER_TCP) {
+            nd_row_set(row, ND_FIELD_MOTION_SEQ, hint_seq(row, payload, me));
+            nd_row_set(row, ND_FIELD_MOTION_ACK, hint_ack(row, me, peer));
+        }
+        if (ip == ND_HEADER_IPV4)
+            nd_row_set(row, ND_FIELD_MOTION_ID, hint_id(row, me));
+        encode_headers(row, direction, ip, transport, payload);
+    }
+}
+
+enum { GAP_BITS = 9, GAP_BINS = 512 };
+
+static const double GAP_FIRST = 1000.0; /* ns, where bin 1 begins */
+
+/*
+ * 10^9 to the power 2^j / 511, j from 8 down. Bin limits are products of
+ * these in this order on both ways: plain IEEE products, the same everywhere,
+ * so the two ways cannot disagree.
+ */
+static const double gap_factors[GAP_BITS] = {
+    32270.54219106093, 179.64003504525635, 13.402986049580756,
+    3.6610088841166113, 1.913376304890549, 1.3832484610114515,
+    1.1761158365617952, 1.0844887443223168, 1.0413878933050436,
+};
+
+uint32_t
+nd_gap_code(int64_t nanoseconds)
+{
+    double gap = (double)nanoseconds;
+    uint32_t bin = 0;
+    if (gap >= GAP_FIRST) {
+        double low = GAP_FIRST;
+        for (int j = 0; j < GAP_BITS; j++)
+            if (gap >= low * gap_factors[j]) {
+                low *= gap_factors[j];
+                bin |= 1u << (GAP_BITS - 1 - j);
+            }
+        bin = bin + 1 < GAP_BINS ? bin + 1 : GAP_BINS - 1;
+    }
+    return bin ^ bin >> 1;
+}
+
+/* The first whole nanosecond of a bin, 0 to 512. */
+static int64_t
+gap_low(uint32_t bin)
+{
+    if (bin == 0)
+        return 0;
+    double low = GAP_FIRST;
+    for (int j = 0; j < GAP_BITS; j++)
+        if ((bin - 1) >> (GAP_BITS - 1 - j) & 1)
+            low *= gap_factors[j];
+    int64_t whole = (int64_t)low;
+    return (double)whole < low ? whole + 1 : whole;
+}
+
+void
+nd_gap_limits(uint32_t code, int64_t *low, int64_t *high)
+{
+    uint32_t bin = code & (GAP_BINS - 1);
+    for (unsigned shift = 1; shift < GAP_BITS; shift *= 2)
+        bin ^= bin >> shift;
+    *low = gap_low(bin);
+    *high = gap_low(bin + 1);
+}
