@@ -1,6 +1,7 @@
 """The C core of netdiffusion: packets, rows, repair, engine."""
 
-from typing import TypedDict
+import os
+from typing import Any, TypedDict, final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,30 @@ class Error(Exception): ...
 class FormatError(Error, ValueError): ...
 class CaptureError(FormatError): ...
 class DeviceError(Error, RuntimeError): ...
+
+# py_capture.c
+@final
+class CaptureReader:
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        bpf: str | None = None,
+        max_packets: int = 1024,
+        idle_timeout: int = 60000000000,
+        layout: str = "netdiffusion-1088",
+        on_error: str = "raise",
+    ) -> CaptureReader: ...
+    def read(self, max_flows: int, /) -> dict[str, npt.NDArray[Any]] | None: ...
+    @property
+    def stats(self) -> dict[str, Any]: ...
+
+def read_slices(
+    path: str | os.PathLike[str],
+    first_packet: npt.NDArray[np.int64],
+    packets: npt.NDArray[np.int64],
+    layout: str,
+) -> dict[str, npt.NDArray[Any]]: ...
 
 # py_rows.c
 class _Layout(TypedDict):

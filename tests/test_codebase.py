@@ -25,6 +25,8 @@ NET = [
     "pcapng",
     "flow",
     "rows",
+    "reader",
+    "writer",
     "canonical",
     "repair_rules",
     "repair",

@@ -9,6 +9,11 @@
  * Threads: pure functions, no state.
  * Python:  _core.CaptureReader.  Tests: tests/test_packet.py,
  *          tests/fuzz_packet.c
+ *
+ * What a capture cuts away is told apart from what is impossible: a TCP
+ * header whose options are cut keeps its fixed 20 bytes, and the payload's
+ * length is what the IP header says, whatever was captured. An IP length of
+ * 0 (segmentation offload) is taken from the length on the wire.
  */
 #ifndef ND_NET_PACKET_H
 #define ND_NET_PACKET_H
@@ -35,19 +40,38 @@ struct nd_packet {
     int64_t time;         /* ns since 1970 */
     uint32_t wire_length; /* of the frame */
     enum nd_packet_stop stopped;
+    const char *reason;   /* why, in words; NULL for ND_STOP_NONE */
     uint8_t ip_version;   /* 4, 6; 0 when there is no IP header */
     uint8_t protocol;     /* transport: 6, 17, 1, 58; after IPv6 extensions */
     bool later_fragment;  /* not the first fragment: no transport header */
     bool fragment;        /* any fragment */
     uint32_t fragment_id; /* IPv4 id or IPv6 fragment identification */
     struct nd_span ip;    /* fixed header and IPv4 options; no extensions */
-    struct nd_span transport; /* header with TCP options; 8 bytes of ICMP */
+    struct nd_span transport; /* header with TCP options (as far as they were
+                                 captured); 8 bytes of ICMP */
     uint32_t payload_length;  /* after the transport header, as IP says */
     uint8_t source[16];       /* IPv4 in the first four bytes, rest 0 */
     uint8_t destination[16];
     uint16_t source_port; /* 0 for ICMP */
     uint16_t destination_port;
 };
+
+/* Link types (values of DLT_ on Linux) that nd_packet_parse() knows. */
+enum nd_link {
+    ND_LINK_NULL = 0,
+    ND_LINK_ETHERNET = 1,
+    ND_LINK_PPP = 9,
+    ND_LINK_RAW = 12,
+    ND_LINK_PPP_SERIAL = 50,
+    ND_LINK_PPP_ETHER = 51,
+    ND_LINK_LOOP = 108,
+    ND_LINK_COOKED = 113,
+    ND_LINK_IPV4 = 228,
+    ND_LINK_IPV6 = 229,
+    ND_LINK_COOKED2 = 276
+};
+
+bool nd_packet_knows_link(int link_type);
 
 /* link_type: a DLT_ value as libpcap gives it. */
 void nd_packet_parse(struct nd_packet *packet, int link_type,
