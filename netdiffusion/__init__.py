@@ -11,6 +11,9 @@ from netdiffusion.captures import (
 )
 from netdiffusion.datasets import load_lab_flows
 from netdiffusion.flows import FlowSet
+from netdiffusion.images import read_png, write_png
+from netdiffusion.layout import Layout, get_layout, layouts
+from netdiffusion.nprint import read_nprint, write_nprint
 
 __version__ = "0.1.0"
 
@@ -21,9 +24,16 @@ __all__ = [
     "Error",
     "FlowSet",
     "FormatError",
+    "Layout",
     "__version__",
+    "get_layout",
     "iter_flows",
+    "layouts",
     "load_lab_flows",
     "read_flows",
+    "read_nprint",
+    "read_png",
     "write_capture",
+    "write_nprint",
+    "write_png",
 ]

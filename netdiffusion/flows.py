@@ -464,11 +464,17 @@ class FlowSet:
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for i, label in enumerate(self.labels.tolist()):
-            rows = self.rows[self.offsets[i] : self.offsets[i + 1]]
+            packets = slice(self.offsets[i], self.offsets[i + 1])
             name = label.replace(os.sep, "_") or "flow"
             paths.append(folder / f"{name}_{i:05d}.png")
             write_png(
-                paths[-1], rows, label=label, layout=self.layout, overwrite=overwrite
+                paths[-1],
+                self.rows[packets],
+                label=label,
+                layout=self.layout,
+                timestamps=self.timestamps[packets],
+                direction=self.direction[packets],
+                overwrite=overwrite,
             )
         return paths
 

@@ -28,6 +28,7 @@ NET = [
     "reader",
     "writer",
     "canonical",
+    "nprint",
     "repair_rules",
     "repair",
     "validate",

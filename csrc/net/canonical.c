@@ -236,6 +236,7 @@ nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
 enum { GAP_BITS = 9, GAP_BINS = 512 };
 
 static const double GAP_FIRST = 1000.0; /* ns, where bin 1 begins */
+static const int64_t GAP_END = INT64_C(1000000000000); /* of the last bin */
 
 /*
  * 10^9 to the power 2^j / 511, j from 8 down. Bin limits are products of
@@ -271,6 +272,8 @@ gap_low(uint32_t bin)
 {
     if (bin == 0)
         return 0;
+    if (bin == GAP_BINS)
+        return GAP_END;
     double low = GAP_FIRST;
     for (int j = 0; j < GAP_BITS; j++)
         if ((bin - 1) >> (GAP_BITS - 1 - j) & 1)

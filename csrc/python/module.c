@@ -37,6 +37,29 @@ nd_py_input(PyObject *object, int dtype, int dimensions, const char *argument)
     return (PyArrayObject *)PyArray_FROM_OF(object, NPY_ARRAY_IN_ARRAY);
 }
 
+PyArrayObject *
+nd_py_offsets(PyObject *object, npy_intp total)
+{
+    PyArrayObject *in = nd_py_input(object, NPY_INT64, 1, "offsets");
+    if (in == NULL)
+        return NULL;
+    PyArrayObject *copy = (PyArrayObject *)PyArray_NewCopy(in, NPY_CORDER);
+    Py_DECREF(in);
+    if (copy == NULL)
+        return NULL;
+    npy_intp n = PyArray_DIM(copy, 0);
+    const int64_t *o = PyArray_DATA(copy);
+    int good = n > 0 && o[0] == 0 && o[n - 1] == total;
+    for (npy_intp i = 1; good && i < n; i++)
+        good = o[i] >= o[i - 1];
+    if (good)
+        return copy;
+    PyErr_Format(PyExc_ValueError, "offsets must rise from 0 to %zd",
+                 (Py_ssize_t)total);
+    Py_DECREF(copy);
+    return NULL;
+}
+
 static PyObject *
 new_exception(PyObject *module, const char *name, PyObject *bases,
               const char *doc)
@@ -97,8 +120,8 @@ static int
 module_exec(PyObject *module)
 {
     PyMethodDef *methods[] = {nd_py_capture_methods, nd_py_rows_methods,
-                              nd_py_repair_methods, nd_py_image_methods,
-                              nd_py_engine_methods};
+                              nd_py_nprint_methods,  nd_py_repair_methods,
+                              nd_py_image_methods,   nd_py_engine_methods};
     import_array1(-1);
     if (add_exceptions(module) < 0)
         return -1;

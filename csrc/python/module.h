@@ -53,8 +53,15 @@ PyObject *nd_py_raise(const struct nd_module_state *state,
 PyArrayObject *nd_py_input(PyObject *object, int dtype, int dimensions,
                            const char *argument);
 
+/*
+ * Offsets (int64, one axis) as a copy, because they are indices, that rises
+ * from 0 to total; NULL with ValueError set if they do not.
+ */
+PyArrayObject *nd_py_offsets(PyObject *object, npy_intp total);
+
 extern PyMethodDef nd_py_capture_methods[];
 extern PyMethodDef nd_py_rows_methods[];
+extern PyMethodDef nd_py_nprint_methods[];
 extern PyMethodDef nd_py_repair_methods[];
 extern PyMethodDef nd_py_image_methods[];
 extern PyMethodDef nd_py_engine_methods[];

@@ -88,33 +88,6 @@ check_length(PyArrayObject *array, int axis, npy_intp wanted,
     return -1;
 }
 
-/*
- * Offsets as a copy (they are indices) that rise from 0 to total; NULL with
- * the exception set if they do not.
- */
-static PyArrayObject *
-rising_offsets(PyObject *object, npy_intp total)
-{
-    PyArrayObject *in = nd_py_input(object, NPY_INT64, 1, "offsets");
-    if (in == NULL)
-        return NULL;
-    PyArrayObject *copy = (PyArrayObject *)PyArray_NewCopy(in, NPY_CORDER);
-    Py_DECREF(in);
-    if (copy == NULL)
-        return NULL;
-    npy_intp n = PyArray_DIM(copy, 0);
-    const int64_t *o = PyArray_DATA(copy);
-    bool good = n > 0 && o[0] == 0 && o[n - 1] == total;
-    for (npy_intp i = 1; good && i < n; i++)
-        good = o[i] >= o[i - 1];
-    if (good)
-        return copy;
-    PyErr_Format(PyExc_ValueError, "offsets must rise from 0 to %zd",
-                 (Py_ssize_t)total);
-    Py_DECREF(copy);
-    return NULL;
-}
-
 static PyArrayObject *
 new_rows(npy_intp n, npy_intp cells, int dtype)
 {
@@ -183,7 +156,7 @@ decode_inputs(struct decode_job *job, PyObject *objects[5])
         check_length(job->rows, 1, job->layout->cells, "rows") < 0)
         return -1;
     npy_intp n = PyArray_DIM(job->rows, 0);
-    job->offsets = rising_offsets(objects[1], n);
+    job->offsets = nd_py_offsets(objects[1], n);
     job->direction = nd_py_input(objects[2], NPY_UINT8, 1, "direction");
     job->addresses = nd_py_input(objects[3], NPY_UINT8, 3, "addresses");
     job->ports = nd_py_input(objects[4], NPY_UINT16, 2, "ports");
@@ -306,7 +279,7 @@ rows_canonicalize(PyObject *Py_UNUSED(module), PyObject *args)
     if (rows == NULL || check_length(rows, 1, ND_ROW_CELLS, "rows") < 0)
         goto done;
     npy_intp n = PyArray_DIM(rows, 0);
-    offsets = rising_offsets(objects[1], n);
+    offsets = nd_py_offsets(objects[1], n);
     if (offsets == NULL)
         goto done;
     times = nd_py_input(objects[2], NPY_INT64, 1, "timestamps");
