@@ -42,6 +42,12 @@ class _Layout(TypedDict):
     fields: list[tuple[str, str, str, int, int]]
 
 def layouts() -> dict[str, _Layout]: ...
+def encode(
+    frames: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    link_type: int,
+    layout: str,
+) -> npt.NDArray[np.int8]: ...
 def decode(
     rows: npt.NDArray[np.int8],
     offsets: npt.NDArray[np.int64],

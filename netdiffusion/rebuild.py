@@ -169,11 +169,14 @@ def _same_sender(
     packet: npt.NDArray[np.int64],
     first: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
-    """Tell which packets have the sender of their flow's first: by address, if
-    the two ends have different ones, else by port."""
+    """Tell which packets come from the sender of their flow's first packet.
+
+    By address, if the two ends have different ones, else by port too.
+    """
     equal = sender[packet] == sender[first]
     apart = np.any(sender[first, :16] != receiver[first, :16], axis=1)
-    return np.where(apart, equal[:, :16].all(axis=1), equal.all(axis=1))
+    same = np.where(apart, equal[:, :16].all(axis=1), equal.all(axis=1))
+    return np.asarray(same, np.bool_)
 
 
 def _server_first(form: Layout, rows: Rows) -> npt.NDArray[np.bool_]:

@@ -95,6 +95,57 @@ new_rows(npy_intp n, npy_intp cells, int dtype)
     return (PyArrayObject *)PyArray_SimpleNew(2, shape, dtype);
 }
 
+/* ---- encode ----------------------------------------------------------- */
+
+static void
+encode_frames(const struct nd_layout *layout, int link_type,
+              const uint8_t *bytes, const int64_t *offsets, npy_intp n,
+              int8_t *rows)
+{
+    for (npy_intp i = 0; i < n; i++) {
+        struct nd_packet packet;
+        size_t length = (size_t)(offsets[i + 1] - offsets[i]);
+        nd_packet_parse(&packet, link_type, bytes + offsets[i], length,
+                        (uint32_t)length, 0);
+        nd_rows_encode(layout, &packet, rows + i * layout->cells);
+    }
+}
+
+static PyObject *
+rows_encode(PyObject *Py_UNUSED(module), PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"frames", "offsets", "link_type", "layout", NULL};
+    PyObject *frames_object, *offsets_object;
+    PyArrayObject *frames = NULL, *offsets = NULL, *out = NULL;
+    int link_type;
+    const char *layout_name;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOis:encode", names,
+                                     &frames_object, &offsets_object,
+                                     &link_type, &layout_name))
+        return NULL;
+    const struct nd_layout *layout = find_layout(layout_name);
+    if (layout == NULL)
+        return NULL;
+    frames = nd_py_input(frames_object, NPY_UINT8, 1, "frames");
+    if (frames == NULL)
+        goto done;
+    offsets = nd_py_offsets(offsets_object, PyArray_DIM(frames, 0));
+    if (offsets == NULL)
+        goto done;
+    npy_intp n = PyArray_DIM(offsets, 0) - 1;
+    out = new_rows(n, layout->cells, NPY_INT8);
+    if (out == NULL)
+        goto done;
+    Py_BEGIN_ALLOW_THREADS
+    encode_frames(layout, link_type, PyArray_DATA(frames),
+                  PyArray_DATA(offsets), n, PyArray_DATA(out));
+    Py_END_ALLOW_THREADS
+done:
+    Py_XDECREF(frames);
+    Py_XDECREF(offsets);
+    return (PyObject *)out;
+}
+
 /* ---- decode ----------------------------------------------------------- */
 
 struct decode_job {
@@ -330,6 +381,10 @@ PyDoc_STRVAR(layouts_doc,
              "layouts()\n--\n\n"
              "Every layout by name: cells, hash and the list of fields\n"
              "(name, header, role, first cell, bits).");
+PyDoc_STRVAR(encode_doc,
+             "encode(frames, offsets, link_type, layout)\n--\n\n"
+             "Rows (P, B) of P frames whose bytes stand one after another;\n"
+             "link_type is a DLT_ value of libpcap.");
 PyDoc_STRVAR(decode_doc,
              "decode(rows, offsets, direction, addresses, ports, layout)\n"
              "--\n\n"
@@ -353,6 +408,7 @@ PyDoc_STRVAR(gap_limits_doc,
 
 PyMethodDef nd_py_rows_methods[] = {
     {"layouts", rows_layouts, METH_NOARGS, layouts_doc},
+    {"encode", WITH_KEYWORDS(rows_encode), encode_doc},
     {"decode", WITH_KEYWORDS(rows_decode), decode_doc},
     {"convert_layout", rows_convert, METH_VARARGS, convert_layout_doc},
     {"canonicalize", rows_canonicalize, METH_VARARGS, canonicalize_doc},
