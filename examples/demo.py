@@ -70,7 +70,14 @@ def expert_warnings(capture: Path) -> int:
     options = [word for check in checks for word in ("-o", check)]
     found = subprocess.run(
         ["tshark", "-r", str(capture), *options]
-        + ["-Y", "_ws.expert.severity >= 6291456", "-T", "fields", "-e", "frame.number"],
+        + [
+            "-Y",
+            "_ws.expert.severity >= 6291456",
+            "-T",
+            "fields",
+            "-e",
+            "frame.number",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -20,7 +20,6 @@ NET = [
     "layout",
     "checksum",
     "packet",
-    "capture_error",
     "capture",
     "pcapng",
     "flow",
@@ -29,7 +28,6 @@ NET = [
     "writer",
     "canonical",
     "nprint",
-    "repair_rules",
     "repair",
     "validate",
 ]
