@@ -66,23 +66,11 @@ def write_results(balanced: nd.FlowSet) -> None:
 
 def expert_warnings(capture: Path) -> int:
     """Count packets with an expert warning or error, checksums checked."""
-    checks = [f"{p}.check_checksum:TRUE" for p in ("ip", "tcp", "udp")]
-    options = [word for check in checks for word in ("-o", check)]
-    found = subprocess.run(
-        ["tshark", "-r", str(capture), *options]
-        + [
-            "-Y",
-            "_ws.expert.severity >= 6291456",
-            "-T",
-            "fields",
-            "-e",
-            "frame.number",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        check=True,
-    )
+    words = ["tshark", "-r", str(capture), "-T", "fields", "-e", "frame.number"]
+    for protocol in ("ip", "tcp", "udp"):
+        words += ["-o", f"{protocol}.check_checksum:TRUE"]
+    words += ["-Y", "_ws.expert.severity >= 6291456"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
     return len(found.stdout.split())
 
 

@@ -24,7 +24,7 @@ def run(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def flow_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A flow set of three classes."""
+    """Write a flow set of three classes."""
     path = tmp_path_factory.mktemp("cli") / "flows.npz"
     flows = nd.load_lab_flows("train")
     some = [np.flatnonzero(flows.labels == c)[:6] for c in list(flows.counts)[:3]]
