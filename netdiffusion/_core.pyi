@@ -28,6 +28,29 @@ class CaptureReader:
     @property
     def stats(self) -> dict[str, Any]: ...
 
+@final
+class CaptureWriter:
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        format: str = "pcap",
+        nanoseconds: bool = True,
+        snap_length: int = 262144,
+    ) -> CaptureWriter: ...
+    def write(
+        self,
+        rows: npt.NDArray[np.int8],
+        offsets: npt.NDArray[np.int64],
+        timestamps: npt.NDArray[np.int64],
+        direction: npt.NDArray[np.uint8],
+        addresses: npt.NDArray[np.uint8],
+        ports: npt.NDArray[np.uint16],
+        layout: str,
+        checksums: str,
+    ) -> None: ...
+    def close(self) -> None: ...
+
 def read_slices(
     path: str | os.PathLike[str],
     first_packet: npt.NDArray[np.int64],

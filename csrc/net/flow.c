@@ -3,12 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "flow_fragment.h"
 #include "flow_store.h"
 
 enum {
     FIRST_CAPACITY = 256, /* of flows; a power of two */
     WINDOW = 64,          /* packets between two looks for idle flows */
-    FRAGMENTS = 4096,     /* datagrams in flight; a power of two */
     WELL_KNOWN = 1024,    /* ports below belong to servers */
     TCP = 6,
     UDP = 17,
@@ -48,18 +48,6 @@ struct slot {
     uint32_t entry; /* NONE: free */
 };
 
-/* Where the first fragment of a datagram went. */
-struct datagram {
-    uint8_t ends[2][16]; /* source, destination */
-    uint32_t id;
-    uint8_t ip_version;
-    uint8_t protocol;
-    uint8_t direction;
-    bool used;
-    uint64_t serial;
-    uint32_t entry;
-};
-
 struct nd_flow_table {
     struct nd_flow_options options;
     struct nd_store store;
@@ -67,7 +55,7 @@ struct nd_flow_table {
     struct slot *slots;     /* 2 * capacity */
     uint32_t *queue;        /* finished: a ring of capacity */
     uint32_t *taken;        /* capacity */
-    struct datagram *datagrams; /* NULL until there is a fragment */
+    struct nd_datagrams datagrams;
     uint32_t capacity;
     uint32_t used; /* entries that were ever used */
     uint32_t free; /* list through `older` */
@@ -79,25 +67,6 @@ struct nd_flow_table {
     int64_t window_low, window_high; /* times of the packets in it */
     unsigned in_window;
 };
-
-static uint64_t
-mix(uint64_t hash, uint64_t word)
-{
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15U;
-    return hash ^ hash >> 32;
-}
-
-static uint32_t
-hash_bytes(uint64_t seed, const void *bytes, size_t n)
-{
-    uint64_t hash = seed;
-    for (size_t i = 0; i < n / 8; i++) {
-        uint64_t word;
-        memcpy(&word, (const uint8_t *)bytes + i * 8, 8);
-        hash = mix(hash, word);
-    }
-    return (uint32_t)mix(hash, n);
-}
 
 /* Gives the end (0, 1) of the key that is the packet's source. */
 static uint8_t
@@ -198,8 +167,8 @@ nd_flow_create(const struct nd_flow_options *options,
         return nd_fail(err, ND_NO_MEMORY, "no memory for a table of flows");
     table->options = *options;
     table->free = table->oldest = table->newest = table->slice = NONE;
-    /* Chosen keys that collide would need to know where memory lies. */
-    table->seed = mix(0, (uint64_t)(uintptr_t)table);
+    /* Who wants to make keys collide must know where memory lies. */
+    table->seed = (uint64_t)(uintptr_t)table;
     enum nd_status status = grow(table, err);
     if (status != ND_OK) {
         nd_flow_destroy(table);
@@ -219,7 +188,7 @@ nd_flow_destroy(struct nd_flow_table *table)
     free(table->slots);
     free(table->queue);
     free(table->taken);
-    free(table->datagrams);
+    nd_datagrams_free(&table->datagrams);
     free(table);
 }
 
@@ -404,66 +373,23 @@ keep(struct nd_flow_table *table, uint32_t e, const struct nd_packet *packet,
     return status;
 }
 
-/* IPv6 fragments are told apart without the protocol (RFC 8200, 4.5). */
-static struct datagram
-datagram_of(const struct nd_packet *packet)
-{
-    struct datagram d;
-    memset(&d, 0, sizeof d);
-    memcpy(d.ends[0], packet->source, 16);
-    memcpy(d.ends[1], packet->destination, 16);
-    d.id = packet->fragment_id;
-    d.ip_version = packet->ip_version;
-    d.protocol = packet->ip_version == 4 ? packet->protocol : 0;
-    return d;
-}
-
-/* A later datagram in the same place takes it over. */
-static struct datagram *
-place_of(struct nd_flow_table *table, const struct datagram *d)
-{
-    uint32_t hash = hash_bytes(table->seed ^ d->id, d->ends, 32);
-    return &table->datagrams[mix(hash, d->protocol) & (FRAGMENTS - 1)];
-}
-
-static enum nd_status
-remember_fragment(struct nd_flow_table *table, const struct nd_packet *packet,
-                  uint32_t e, uint8_t direction, struct nd_error *err)
-{
-    if (table->datagrams == NULL)
-        table->datagrams = calloc(FRAGMENTS, sizeof *table->datagrams);
-    if (table->datagrams == NULL)
-        return nd_fail(err, ND_NO_MEMORY, "no memory for fragments");
-    struct datagram d = datagram_of(packet);
-    d.direction = direction;
-    d.used = true;
-    d.serial = table->entries[e].serial;
-    d.entry = e;
-    *place_of(table, &d) = d;
-    return ND_OK;
-}
-
 static enum nd_status
 add_later_fragment(struct nd_flow_table *table,
                    const struct nd_packet *packet, enum nd_flow_kept *kept,
                    struct nd_error *err)
 {
     *kept = ND_KEPT_NO_FLOW;
-    if (table->datagrams == NULL)
+    const struct nd_datagram *first =
+        nd_datagrams_find(&table->datagrams, packet);
+    if (first == NULL)
         return ND_OK;
-    struct datagram d = datagram_of(packet);
-    const struct datagram *known = place_of(table, &d);
-    if (!known->used || memcmp(known->ends, d.ends, sizeof d.ends) != 0 ||
-        known->id != d.id || known->ip_version != d.ip_version ||
-        known->protocol != d.protocol)
-        return ND_OK;
-    const struct entry *entry = &table->entries[known->entry];
-    if (!entry->listed || entry->serial != known->serial ||
+    const struct entry *entry = &table->entries[first->entry];
+    if (!entry->listed || entry->serial != first->serial ||
         apart(packet->time, entry->last, table->options.idle_timeout))
         return ND_OK;
-    unlink_entry(table, known->entry);
-    link_newest(table, known->entry);
-    return keep(table, known->entry, packet, known->direction, kept, err);
+    unlink_entry(table, first->entry);
+    link_newest(table, first->entry);
+    return keep(table, first->entry, packet, first->direction, kept, err);
 }
 
 /* The flow of a packet; a new one where there is none. */
@@ -474,7 +400,7 @@ flow_of(struct nd_flow_table *table, const struct nd_packet *packet,
 {
     struct key key;
     uint8_t source = make_key(packet, &key);
-    uint32_t hash = hash_bytes(table->seed, &key, sizeof key);
+    uint32_t hash = nd_flow_hash(table->seed, &key, sizeof key);
     *e = find(table, &key, hash);
     if (*e != NONE && starts_anew(table, &table->entries[*e], packet)) {
         finish_entry(table, *e);
@@ -510,7 +436,8 @@ nd_flow_add(struct nd_flow_table *table, const struct nd_packet *packet,
     enum nd_status status =
         flow_of(table, packet, number, &e, &direction, err);
     if (status == ND_OK && packet->fragment)
-        status = remember_fragment(table, packet, e, direction, err);
+        status = nd_datagrams_put(&table->datagrams, packet, e,
+                                  table->entries[e].serial, direction, err);
     if (status == ND_OK)
         status = keep(table, e, packet, direction, kept, err);
     return status;
@@ -536,8 +463,9 @@ nd_flow_append(struct nd_flow_table *table, const struct nd_packet *packet,
 {
     struct nd_flow *flow = &table->entries[table->slice].flow;
     *kept = ND_KEPT_NO_FLOW;
+    bool any = packet->ip_version == 6 && packet->later_fragment;
     if (packet->ip_version != flow->ip_version ||
-        packet->protocol != flow->protocol)
+        (packet->protocol != flow->protocol && !any))
         return ND_OK;
     bool same_host = memcmp(flow->address[0], flow->address[1], 16) == 0;
     bool client = same_host

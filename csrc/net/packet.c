@@ -87,6 +87,11 @@ parse_transport(struct nd_packet *packet, struct nd_cursor *cursor,
 {
     uint8_t icmp = packet->ip_version == 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6;
     nd_limit(cursor, ip_payload);
+    if (packet->later_fragment && packet->ip_version == 6) {
+        /* what its next header field names stands in the first fragment */
+        packet->payload_length = ip_payload;
+        return;
+    }
     if (packet->protocol != PROTOCOL_TCP &&
         packet->protocol != PROTOCOL_UDP && packet->protocol != icmp) {
         stop(packet, ND_STOP_PROTOCOL, "the transport is not TCP, UDP, ICMP");

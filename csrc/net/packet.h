@@ -42,7 +42,8 @@ struct nd_packet {
     enum nd_packet_stop stopped;
     const char *reason;   /* why, in words; NULL for ND_STOP_NONE */
     uint8_t ip_version;   /* 4, 6; 0 when there is no IP header */
-    uint8_t protocol;     /* transport: 6, 17, 1, 58; after IPv6 extensions */
+    uint8_t protocol;     /* transport: 6, 17, 1, 58; after IPv6 extensions.
+                             Of a later IPv6 fragment: any number */
     bool later_fragment;  /* not the first fragment: no transport header */
     bool fragment;        /* any fragment */
     uint32_t fragment_id; /* IPv4 id or IPv6 fragment identification */

@@ -115,6 +115,18 @@ protocol_of(const struct nd_layout *layout, const int8_t *row)
     }
 }
 
+/* The protocol of a flow: of its first packet that has a transport. */
+static uint8_t
+flow_protocol(const struct nd_writer_flows *flows, size_t flow)
+{
+    uint8_t protocol = 0;
+    for (int64_t i = flows->offsets[flow];
+         i < flows->offsets[flow + 1] && protocol == 0; i++)
+        protocol = protocol_of(flows->layout,
+                               flows->rows + (size_t)i * flows->layout->cells);
+    return protocol != 0 ? protocol : IPV6_NOTHING;
+}
+
 static size_t
 extension_length(const uint8_t *ip)
 {
@@ -142,10 +154,10 @@ extension_length(const uint8_t *ip)
  * fragment (RFC 6946), or a later one where there is no transport header.
  */
 static void
-put_extension(uint8_t *at, uint8_t kind, uint8_t protocol)
+put_extension(uint8_t *at, uint8_t kind, uint8_t protocol, bool later)
 {
     memset(at, 0, 8);
-    at[0] = protocol != 0 ? protocol : IPV6_NOTHING;
+    at[0] = protocol;
     switch (kind) {
     case 0:
     case 60:
@@ -156,7 +168,7 @@ put_extension(uint8_t *at, uint8_t kind, uint8_t protocol)
         at[2] = 253; /* experimental (RFC 4727) */
         break;
     case IPV6_FRAGMENT:
-        at[3] = protocol != 0 ? 0 : 8; /* offset of 8 bytes */
+        at[3] = later ? 8 : 0; /* offset, bytes */
         break;
     case IPV6_AUTHENTICATION:
         memset(at + 8, 0, 8);
@@ -218,7 +230,8 @@ build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
     put_ethernet(at, direction, headers[0] >> 4);
     memcpy(at + ETHERNET, headers, ip);
     if (extension > 0)
-        put_extension(at + ETHERNET + ip, headers[6], protocol);
+        put_extension(at + ETHERNET + ip, headers[6],
+                      flow_protocol(flows, place->flow), protocol == 0);
     memcpy(at + ETHERNET + ip + extension, headers + ip, transport);
     frame->stored = ETHERNET + ip + extension + transport;
     frame->wire_length = (uint32_t)(ETHERNET + ip + body);

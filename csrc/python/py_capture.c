@@ -1,4 +1,4 @@
-#include "module.h"
+#include "py_capture.h"
 
 #include "../net/reader.h"
 
@@ -77,9 +77,8 @@ filled_arrays(const struct nd_module_state *state, struct nd_reader *reader,
     return dict;
 }
 
-/* NULL, with ValueError set, for a name that no layout has. */
-static const struct nd_layout *
-find_layout(const char *name)
+const struct nd_layout *
+nd_py_find_layout(const char *name)
 {
     const struct nd_layout *layout = nd_layout_find(name);
     if (layout == NULL)
@@ -154,7 +153,7 @@ reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                      &options.bpf, &max_packets,
                                      &idle_timeout, &layout, &on_error))
         return NULL;
-    options.layout = find_layout(layout);
+    options.layout = nd_py_find_layout(layout);
     if (options.layout == NULL)
         goto done;
     if (parse_on_error(on_error, &options.raise, &err) != ND_OK ||
@@ -169,8 +168,8 @@ done:
     return made;
 }
 
-static int
-reader_traverse(PyObject *self, visitproc visit, void *arg)
+int
+nd_py_visit_type(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     return 0;
@@ -287,7 +286,7 @@ PyDoc_STRVAR(reader_doc,
 static PyType_Slot reader_slots[] = {
     {Py_tp_doc, (void *)reader_doc},
     {Py_tp_new, reader_new},
-    {Py_tp_traverse, reader_traverse},
+    {Py_tp_traverse, nd_py_visit_type},
     {Py_tp_dealloc, reader_dealloc},
     {Py_tp_methods, reader_methods},
     {Py_tp_getset, reader_getset},
@@ -345,7 +344,7 @@ read_slices(PyObject *module, PyObject *args, PyObject *kwargs)
                                      PyUnicode_FSConverter, &path, &first,
                                      &counts, &layout))
         return NULL;
-    options.layout = find_layout(layout);
+    options.layout = nd_py_find_layout(layout);
     first_array = nd_py_input(first, NPY_INT64, 1, "first_packet");
     if (options.layout == NULL || first_array == NULL)
         goto done;
@@ -376,13 +375,22 @@ PyMethodDef nd_py_capture_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0)
+        Py_CLEAR(type);
+    return (PyTypeObject *)type;
+}
+
 int
 nd_py_capture_init(PyObject *module)
 {
     struct nd_module_state *state = nd_py_state(module);
-    state->capture_reader = (PyTypeObject *)PyType_FromModuleAndSpec(
-        module, &reader_spec, NULL);
+    state->capture_reader = add_type(module, &reader_spec);
     if (state->capture_reader == NULL)
         return -1;
-    return PyModule_AddType(module, state->capture_reader);
+    state->capture_writer = add_type(module, &nd_py_writer_spec);
+    return state->capture_writer == NULL ? -1 : 0;
 }
