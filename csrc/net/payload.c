@@ -1,0 +1,160 @@
+#include "payload.h"
+
+#include <string.h>
+
+#include "repair_icmp.h"
+
+enum { UDP = 17, ICMP = 1, ICMP6 = 58 };
+enum { DISCARD_PORT = 9 }; /* RFC 863 */
+
+static void
+put16(uint8_t *bytes, uint32_t value)
+{
+    bytes[0] = (uint8_t)(value >> 8);
+    bytes[1] = (uint8_t)value;
+}
+
+static uint16_t
+header_sum(const uint8_t *bytes, size_t n)
+{
+    uint32_t sum = 0;
+    for (size_t i = 0; i < n; i += 2)
+        sum += (uint32_t)(bytes[i] << 8 | bytes[i + 1]);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+/*
+ * An error quotes the packet that caused it, RFC 792 and RFC 4443 section
+ * 2.4: here an IP header of the receiver and a UDP header of its datagram.
+ */
+static size_t
+quote4(const struct nd_payload *p, uint8_t *head)
+{
+    uint32_t datagram = p->length - 20;
+    const uint8_t *from = p->ends->address[!p->direction];
+    const uint8_t *to = p->ends->address[p->direction];
+    if (p->length < 28)
+        return 0;
+    memset(head, 0, 28);
+    head[0] = 0x45;
+    put16(head + 2, 20 + datagram);
+    put16(head + 4, p->number + 1);
+    head[8] = 1;
+    head[9] = UDP;
+    memcpy(head + 12, from, 4);
+    memcpy(head + 16, to, 4);
+    put16(head + 10, header_sum(head, 20));
+    put16(head + 20, 49152);
+    put16(head + 22, DISCARD_PORT);
+    put16(head + 24, datagram);
+    return 28;
+}
+
+static uint32_t
+pseudo_sum6(const uint8_t *from, const uint8_t *to, uint32_t length)
+{
+    uint32_t sum = length + UDP;
+    for (size_t i = 0; i < 16; i += 2)
+        sum += (uint32_t)(from[i] << 8 | from[i + 1]) +
+               (uint32_t)(to[i] << 8 | to[i + 1]);
+    return sum;
+}
+
+static size_t
+quote6(const struct nd_payload *p, uint8_t *head)
+{
+    uint32_t datagram = p->length - 40;
+    const uint8_t *from = p->ends->address[!p->direction];
+    const uint8_t *to = p->ends->address[p->direction];
+    if (p->length < 48)
+        return 0;
+    memset(head, 0, 48);
+    head[0] = 0x60;
+    put16(head + 4, datagram);
+    head[6] = UDP;
+    head[7] = 1;
+    memcpy(head + 8, from, 16);
+    memcpy(head + 24, to, 16);
+    put16(head + 40, 49152);
+    put16(head + 42, DISCARD_PORT);
+    put16(head + 44, datagram);
+    uint32_t sum = pseudo_sum6(from, to, datagram) + 49152 + DISCARD_PORT +
+                   datagram;
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    put16(head + 46, sum == 0xffff ? 0xffff : ~sum & 0xffff);
+    return 48;
+}
+
+/*
+ * Options of neighbor discovery, RFC 4861 section 4.6: type, length in units
+ * of 8 bytes. One fills up to 255 units; more than that cannot be drawn in a
+ * packet of 1,500 bytes.
+ */
+static size_t
+option_at(const struct nd_payload *p, size_t at, uint8_t type, uint8_t *head)
+{
+    size_t units = p->length > at ? (p->length - at) / 8 : 0;
+    if (units == 0)
+        return at;
+    head[at] = type;
+    head[at + 1] = (uint8_t)(units > 255 ? 255 : units);
+    return at + 2;
+}
+
+static size_t
+discovery(const struct nd_payload *p, uint8_t *head)
+{
+    enum { SOURCE_LINK = 1, TARGET_LINK = 2, REDIRECTED = 4 };
+    uint8_t type = p->transport[0];
+    const uint8_t *from = p->ends->address[p->direction];
+    const uint8_t *to = p->ends->address[!p->direction];
+    memset(head, 0, ND_PAYLOAD_HEAD);
+    switch (type) {
+    case 133:
+        return option_at(p, 0, SOURCE_LINK, head);
+    case 134:
+        return option_at(p, 8, SOURCE_LINK, head);
+    case 135:
+        memcpy(head, to, 16);
+        return option_at(p, 16, SOURCE_LINK, head);
+    case 136:
+        memcpy(head, from, 16);
+        return option_at(p, 16, TARGET_LINK, head);
+    default: /* 137: the target is the destination itself */
+        memcpy(head, to, 16);
+        memcpy(head + 16, to, 16);
+        return option_at(p, 32, TARGET_LINK, head);
+    }
+}
+
+static size_t
+icmp6_head(const struct nd_payload *p, uint8_t *head)
+{
+    uint8_t type = p->transport[0];
+    if (type >= 1 && type <= 4)
+        return quote6(p, head);
+    if (type >= 133 && type <= 137) {
+        const struct nd_icmp_message *m = nd_icmp_find(6, type);
+        return p->length < m->least_body ? 0 : discovery(p, head);
+    }
+    return 0;
+}
+
+size_t
+nd_payload_head(const struct nd_payload *payload,
+                uint8_t head[ND_PAYLOAD_HEAD])
+{
+    if (payload->length == 0)
+        return 0;
+    if (payload->protocol == ICMP) {
+        uint8_t type = payload->transport[0];
+        bool error = (type >= 3 && type <= 5) || type == 11 || type == 12;
+        return error ? quote4(payload, head) : 0;
+    }
+    if (payload->protocol == ICMP6)
+        return icmp6_head(payload, head);
+    return 0;
+}

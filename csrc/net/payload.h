@@ -1,0 +1,36 @@
+/*
+ * payload.h - the bytes behind a transport header when none are given
+ *
+ * In:      what a packet's headers say, its flow's endpoints, and how many
+ *          packets its sender has sent before it in the flow.
+ * Out:     the first bytes of the payload; all that follow are zeros. Most
+ *          payloads are zeros altogether. Messages whose readers call zeros
+ *          malformed get the least that is well formed.
+ * Errors:  none; a payload too short for the message stays zeros.
+ * Memory:  at most ND_PAYLOAD_HEAD bytes into the caller's array.
+ * Threads: pure functions, no state.
+ * Python:  through _core.repair (checksums) and _core.CaptureWriter (bytes),
+ *          which must agree.  Tests: test_repair.py, test_payload.py
+ */
+#ifndef ND_NET_PAYLOAD_H
+#define ND_NET_PAYLOAD_H
+
+#include "rows.h"
+
+enum { ND_PAYLOAD_HEAD = 96 };
+
+struct nd_payload {
+    uint8_t ip_version;
+    uint8_t protocol; /* 1, 6, 17, 58 */
+    uint8_t direction;
+    uint32_t number; /* earlier packets of this sender in the flow */
+    uint32_t length; /* of the payload */
+    const uint8_t *transport;        /* its header, at least 8 bytes */
+    const struct nd_endpoints *ends; /* of the flow */
+};
+
+/* Writes the head, and returns its length; at most payload->length. */
+size_t nd_payload_head(const struct nd_payload *payload,
+                       uint8_t head[ND_PAYLOAD_HEAD]);
+
+#endif

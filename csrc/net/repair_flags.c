@@ -1,0 +1,244 @@
+#include "repair_flow.h"
+
+/*
+ * Which control bits a TCP packet may carry, RFC 9293 section 3.5 and 3.6.
+ * Order: resets, then SYN and ACK from the first packet on, then what was
+ * negotiated, then FIN from the last packet back.
+ */
+
+static void
+set_flags(struct nd_flow *flow, struct nd_step *step, enum nd_rule rule,
+          unsigned flags)
+{
+    nd_count_change(flow, rule, step->flags, flags);
+    step->flags = (uint16_t)flags;
+}
+
+/* A RST stays when its sender sends nothing but RST from then on. */
+static void
+keep_resets(struct nd_flow *flow)
+{
+    bool silent[2] = {true, true};
+    for (size_t i = flow->n; i-- > 0;) {
+        struct nd_step *step = &flow->steps[i];
+        if (!(step->flags & ND_TCP_RST)) {
+            silent[step->direction] = false;
+            continue;
+        }
+        if (silent[step->direction]) {
+            nd_repair_set_payload(flow, step, ND_RULE_TCP_RESET, 0);
+            set_flags(flow, step, ND_RULE_TCP_FLAGS,
+                      step->flags & ~(unsigned)(ND_TCP_SYN | ND_TCP_FIN));
+        } else {
+            set_flags(flow, step, ND_RULE_TCP_RESET,
+                      step->flags & ~(unsigned)ND_TCP_RST);
+        }
+    }
+}
+
+/* The first RST of an end that has not closed closes; others acknowledge. */
+static void
+quiet_resets(struct nd_flow *flow)
+{
+    bool closed[2] = {false, false};
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        unsigned flags = step->flags;
+        if (flags & ND_TCP_RST) {
+            flags &= ~(unsigned)(ND_TCP_RST | ND_TCP_SYN | ND_TCP_FIN);
+            flags |= ND_TCP_ACK;
+            if (!closed[step->direction])
+                flags |= ND_TCP_FIN;
+            set_flags(flow, step, ND_RULE_TCP_EVENT, flags);
+            nd_repair_set_payload(flow, step, ND_RULE_TCP_EVENT, 0);
+        }
+        if (flags & ND_TCP_FIN)
+            closed[step->direction] = true;
+    }
+}
+
+/* Only the first segments of an end may be SYNs. */
+struct opening {
+    bool syn[2];
+    bool other[2]; /* has sent something that is neither SYN nor RST */
+};
+
+static bool
+may_open(const struct opening *o, uint8_t direction)
+{
+    uint8_t peer = !direction;
+    if (o->other[direction])
+        return false;
+    if (direction == 0)
+        return o->syn[0] || (!o->syn[1] && !o->other[1]);
+    return o->syn[0] || !o->other[peer];
+}
+
+/* A SYN that nothing but a SYN has followed is answered by SYN-ACK. */
+static bool
+must_open(const struct opening *o, uint8_t direction)
+{
+    return direction == 1 && o->syn[0] && !o->syn[1] && !o->other[0] &&
+           !o->other[1];
+}
+
+static void
+open_with_syn(struct nd_flow *flow, struct nd_step *step)
+{
+    size_t length;
+    unsigned flags = step->flags & ~(unsigned)(ND_TCP_FIN | ND_TCP_ACK);
+    flags |= step->direction == 0 ? ND_TCP_SYN : ND_TCP_SYN | ND_TCP_ACK;
+    set_flags(flow, step, ND_RULE_TCP_HANDSHAKE, flags);
+    bool fast = step->direction == 0 && /* RFC 7413 */
+                nd_repair_find_option(&step->tcp_options, ND_OPT_FAST_OPEN,
+                                      &length);
+    if (!fast)
+        nd_repair_set_payload(flow, step, ND_RULE_TCP_HANDSHAKE, 0);
+}
+
+static void
+settle_opening(struct nd_flow *flow)
+{
+    struct opening o = {{false, false}, {false, false}};
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        uint8_t d = step->direction;
+        if (step->flags & ND_TCP_RST) {
+            if (must_open(&o, d)) /* RFC 9293 section 3.5.2 */
+                set_flags(flow, step, ND_RULE_TCP_FLAGS,
+                          step->flags | ND_TCP_ACK);
+            continue;
+        }
+        bool syn = step->flags & ND_TCP_SYN;
+        if ((syn && may_open(&o, d)) || must_open(&o, d)) {
+            open_with_syn(flow, step);
+            o.syn[d] = true;
+        } else {
+            if (syn)
+                set_flags(flow, step, ND_RULE_TCP_HANDSHAKE,
+                          step->flags & ~(unsigned)ND_TCP_SYN);
+            set_flags(flow, step, ND_RULE_TCP_FLAGS,
+                      step->flags | ND_TCP_ACK);
+            o.other[d] = true;
+        }
+    }
+}
+
+/* Options that an end offered on its SYN, a bit a kind; RFC 9293 3.7.1. */
+struct offer {
+    bool seen[2];
+    uint64_t kinds[2];
+};
+
+static uint64_t
+kind_bit(uint8_t kind)
+{
+    return UINT64_C(1) << kind % 64;
+}
+
+static bool
+may_use(const struct offer *o, uint8_t kind)
+{
+    for (int d = 0; d < 2; d++)
+        if (o->seen[d] && !(o->kinds[d] & kind_bit(kind)))
+            return false;
+    return true;
+}
+
+static void
+drop_option(struct nd_flow *flow, struct nd_step *step, uint8_t kind)
+{
+    nd_repair_cut_option(flow, step, ND_RULE_TCP_NEGOTIATION, kind, 0);
+}
+
+static void
+settle_syn_options(struct nd_flow *flow, struct nd_step *step,
+                   struct offer *o)
+{
+    static const uint8_t offers[] = {ND_OPT_SCALE, ND_OPT_SACK_OK,
+                                     ND_OPT_TIMESTAMP, ND_OPT_FAST_OPEN};
+    uint8_t d = step->direction;
+    size_t length;
+    drop_option(flow, step, ND_OPT_SACK);
+    for (size_t k = 0; k < sizeof offers; k++) {
+        uint8_t kind = offers[k];
+        if (!nd_repair_find_option(&step->tcp_options, kind, &length))
+            continue;
+        if (d == 1 && o->seen[0] && !(o->kinds[0] & kind_bit(kind)))
+            drop_option(flow, step, kind);
+        else
+            o->kinds[d] |= kind_bit(kind);
+    }
+    o->seen[d] = true;
+}
+
+static void
+settle_negotiation(struct nd_flow *flow)
+{
+    static const uint8_t on_syn[] = {ND_OPT_MSS, ND_OPT_SCALE, ND_OPT_SACK_OK,
+                                     ND_OPT_FAST_OPEN};
+    struct offer o = {{false, false}, {0, 0}};
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (step->flags & ND_TCP_SYN) {
+            settle_syn_options(flow, step, &o);
+            continue;
+        }
+        if (step->tcp_options.length == 0)
+            continue;
+        for (size_t k = 0; k < sizeof on_syn; k++)
+            drop_option(flow, step, on_syn[k]);
+        if (!may_use(&o, ND_OPT_TIMESTAMP))
+            drop_option(flow, step, ND_OPT_TIMESTAMP);
+        if (!may_use(&o, ND_OPT_SACK_OK))
+            drop_option(flow, step, ND_OPT_SACK);
+    }
+}
+
+/* A FIN stays when its sender sends no new data from then on. */
+static void
+settle_fins(struct nd_flow *flow)
+{
+    bool data_later[2] = {false, false};
+    for (size_t i = flow->n; i-- > 0;) {
+        struct nd_step *step = &flow->steps[i];
+        uint8_t d = step->direction;
+        if ((step->flags & ND_TCP_FIN) && data_later[d])
+            set_flags(flow, step, ND_RULE_TCP_FIN,
+                      step->flags & ~(unsigned)ND_TCP_FIN);
+        if (step->payload > 0 && step->seq_hint != ND_SEQ_AGAIN &&
+            !(step->flags & ND_TCP_SYN))
+            data_later[d] = true;
+    }
+}
+
+/* Events that readers of captures warn about. */
+static void
+quiet_step(struct nd_flow *flow, struct nd_step *step)
+{
+    const unsigned control = ND_TCP_SYN | ND_TCP_FIN;
+    if (step->window == 0 && !(step->flags & control)) {
+        nd_count_change(flow, ND_RULE_TCP_EVENT, 0, 1);
+        step->window = 1;
+    }
+    if (step->seq_hint == ND_SEQ_GAP) {
+        nd_count_change(flow, ND_RULE_TCP_EVENT, ND_SEQ_GAP, ND_SEQ_IN_ORDER);
+        step->seq_hint = ND_SEQ_IN_ORDER;
+    }
+}
+
+void
+nd_repair_flags(struct nd_flow *flow)
+{
+    bool quiet = flow->options->events == ND_EVENTS_QUIET;
+    if (quiet)
+        quiet_resets(flow);
+    else
+        keep_resets(flow);
+    settle_opening(flow);
+    settle_negotiation(flow);
+    if (quiet)
+        for (size_t i = 0; i < flow->n; i++)
+            quiet_step(flow, &flow->steps[i]);
+    settle_fins(flow);
+}

@@ -1,0 +1,152 @@
+#include "repair_icmp.h"
+
+#include "repair_flow.h"
+
+enum { V4_QUOTE = 28, V6_QUOTE = 48 }; /* IP header and 8 bytes */
+
+static const struct nd_icmp_message messages[] = {
+    {4, 0, 0, 0, 1, 0, ND_REST_REPLY, 8},
+    {4, 3, 15, V4_QUOTE, 1, 0, ND_REST_MTU, 0},
+    {4, 4, 0, V4_QUOTE, 1, 0, ND_REST_ZERO, 0},
+    {4, 5, 3, V4_QUOTE, 1, 0, ND_REST_GATEWAY, 0},
+    {4, 8, 0, 0, 1, 0, ND_REST_REQUEST, 0},
+    {4, 9, 0, 8, 8, 0, ND_REST_ROUTERS, 0},
+    {4, 10, 0, 0, 255, 0, ND_REST_ZERO, 0},
+    {4, 11, 1, V4_QUOTE, 1, 0, ND_REST_ZERO, 0},
+    {4, 12, 2, V4_QUOTE, 1, 0, ND_REST_ZERO, 0},
+    {4, 13, 0, 12, 255, 0, ND_REST_REQUEST, 14},
+    {4, 14, 0, 12, 255, 0, ND_REST_REPLY, 13},
+    {4, 17, 0, 4, 255, 0, ND_REST_REQUEST, 18},
+    {4, 18, 0, 4, 255, 0, ND_REST_REPLY, 17},
+    {6, 1, 6, V6_QUOTE, 1, 0, ND_REST_ZERO, 0},
+    {6, 2, 0, V6_QUOTE, 1, 0, ND_REST_MTU, 0},
+    {6, 3, 1, V6_QUOTE, 1, 0, ND_REST_ZERO, 0},
+    {6, 4, 2, V6_QUOTE, 1, 0, ND_REST_ZERO, 0},
+    {6, 128, 0, 0, 1, 0, ND_REST_REQUEST, 129},
+    {6, 129, 0, 0, 1, 0, ND_REST_REPLY, 128},
+    {6, 130, 0, 16, 255, 1, ND_REST_ZERO, 0},
+    {6, 131, 0, 16, 255, 1, ND_REST_ZERO, 0},
+    {6, 132, 0, 16, 255, 1, ND_REST_ZERO, 0},
+    {6, 133, 0, 0, 8, 255, ND_REST_ZERO, 0},
+    {6, 134, 0, 8, 8, 255, ND_REST_ADVERTISEMENT, 0},
+    {6, 135, 0, 16, 8, 255, ND_REST_ZERO, 0},
+    {6, 136, 0, 16, 8, 255, ND_REST_SOLICITED, 0},
+    {6, 137, 0, 32, 8, 255, ND_REST_ZERO, 0},
+    {6, 143, 0, 20, 20, 1, ND_REST_RECORDS, 0},
+};
+
+const struct nd_icmp_message *
+nd_icmp_find(uint8_t ip_version, uint8_t type)
+{
+    for (size_t i = 0; i < sizeof messages / sizeof *messages; i++)
+        if (messages[i].ip_version == ip_version && messages[i].type == type)
+            return &messages[i];
+    return NULL;
+}
+
+/* Unknown types become echo: requests of the client, replies of the server. */
+void
+nd_repair_icmp_types(struct nd_flow *flow)
+{
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        uint8_t type = step->icmp_type;
+        if (nd_icmp_find(flow->ip_version, type) == NULL)
+            type = flow->ip_version == 6 ? (step->direction ? 129 : 128)
+                                         : (step->direction ? 0 : 8);
+        const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version, type);
+        uint8_t code = step->icmp_code > m->most_code ? 0 : step->icmp_code;
+        nd_count_change(flow, ND_RULE_ICMP_TYPE, step->icmp_type, type);
+        nd_count_change(flow, ND_RULE_ICMP_TYPE, step->icmp_code, code);
+        step->icmp_type = type;
+        step->icmp_code = code;
+    }
+}
+
+static void
+fit_body(struct nd_flow *flow, struct nd_step *step,
+         const struct nd_icmp_message *m)
+{
+    uint32_t body = step->payload;
+    if (body < m->least_body || m->body_step == 255)
+        body = m->least_body;
+    else
+        body -= (body - m->least_body) % m->body_step;
+    nd_repair_set_payload(flow, step, ND_RULE_ICMP_BODY, body);
+}
+
+/* Requests of one end: how many, how many answered, and when sent. */
+struct asked {
+    uint16_t sent, answered;
+    int64_t times[ND_ECHO_RING];
+};
+
+/*
+ * The number of the request that a reply answers: the oldest open one, but
+ * one that is older than a second is lost when a later one is open too.
+ */
+static uint16_t
+answer(struct asked *a, int64_t now)
+{
+    const int64_t patience = 1000000000;
+    while ((uint16_t)(a->sent - a->answered) > ND_ECHO_RING)
+        a->answered++;
+    while ((uint16_t)(a->sent - a->answered) > 1 &&
+           now - a->times[(a->answered + 1) % ND_ECHO_RING] > patience)
+        a->answered++;
+    if (a->answered != a->sent)
+        a->answered++;
+    return a->answered;
+}
+
+static uint32_t
+second_half(const struct nd_flow *flow, const struct nd_step *step,
+            const struct nd_icmp_message *m, struct asked asked[2])
+{
+    uint8_t d = step->direction;
+    switch (m->rest) {
+    case ND_REST_REQUEST: {
+        uint32_t id = nd_chance(flow, ND_FOR_ECHO, d) & 0xffff;
+        uint16_t number = ++asked[d].sent;
+        asked[d].times[number % ND_ECHO_RING] = step->time;
+        return id << 16 | number;
+    }
+    case ND_REST_REPLY: {
+        uint32_t id = nd_chance(flow, ND_FOR_ECHO, !d) & 0xffff;
+        return id << 16 | answer(&asked[!d], step->time);
+    }
+    case ND_REST_GATEWAY:
+        return 0x0a000000u |
+               (uint32_t)(nd_chance(flow, ND_FOR_ROUTER, 0) & 0xffffff);
+    case ND_REST_MTU:
+        if (flow->ip_version == 6)
+            return 1280; /* RFC 8200 section 5 */
+        return step->icmp_code == 4 ? 1400 : 0; /* RFC 1191 section 4 */
+    case ND_REST_ROUTERS: /* addresses, words an entry, lifetime: RFC 1256 */
+        return (uint32_t)(step->payload / 8 > 255 ? 255 : step->payload / 8)
+                   << 24 | 2 << 16 | 1800;
+    case ND_REST_ADVERTISEMENT:
+        return 64u << 24 | 1800;
+    case ND_REST_SOLICITED:
+        return 0x60000000; /* solicited, override */
+    case ND_REST_RECORDS:
+        return step->payload / 20u;
+    case ND_REST_ZERO:
+        break;
+    }
+    return 0;
+}
+
+void
+nd_repair_icmp(struct nd_flow *flow)
+{
+    struct asked asked[2];
+    memset(asked, 0, sizeof asked);
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
+                                                       step->icmp_type);
+        fit_body(flow, step, m);
+        step->rest = second_half(flow, step, m, asked);
+    }
+}

@@ -1,0 +1,43 @@
+/*
+ * repair_icmp.h - the ICMP and ICMPv6 messages that a flow may hold
+ *
+ * In:      IP version and type.
+ * Out:     what the message looks like, or NULL for a type not in the table.
+ * Errors:  none.
+ * Memory:  static constant table.
+ * Threads: pure functions, no state.
+ * Python:  _core.repair, _core.validate.  Tests: test_repair.py
+ */
+#ifndef ND_NET_REPAIR_ICMP_H
+#define ND_NET_REPAIR_ICMP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The second half of the header; RFC 792, RFC 4443. */
+enum nd_icmp_rest {
+    ND_REST_ZERO,
+    ND_REST_REQUEST, /* id and number of the flow */
+    ND_REST_REPLY,   /* those of the request */
+    ND_REST_GATEWAY,
+    ND_REST_MTU, /* of an IPv4 "fragmentation needed" or "packet too big" */
+    ND_REST_ROUTERS,
+    ND_REST_ADVERTISEMENT, /* hop limit 64, lifetime 1,800 s: RFC 4861 4.2 */
+    ND_REST_SOLICITED,     /* flags of a neighbor advertisement, 4.4 */
+    ND_REST_RECORDS        /* count of 20-byte MLDv2 records, RFC 3810 5.2 */
+};
+
+struct nd_icmp_message {
+    uint8_t ip_version;
+    uint8_t type;
+    uint8_t most_code;
+    uint8_t least_body; /* bytes after the 8 of the header */
+    uint8_t body_step;  /* a longer body grows by multiples of this */
+    uint8_t hops;       /* 0, or the hop limit that the message must have */
+    enum nd_icmp_rest rest;
+    uint8_t pair; /* of a request: its reply; of a reply: its request */
+};
+
+const struct nd_icmp_message *nd_icmp_find(uint8_t ip_version, uint8_t type);
+
+#endif

@@ -1,0 +1,41 @@
+#include "repair_flow.h"
+
+enum { IPV4_FIXED = 20, IPV6_FIXED = 40, TCP_FIXED = 20, SHORT_HEADER = 8 };
+
+uint32_t
+nd_repair_room(const struct nd_flow *flow, const struct nd_step *step)
+{
+    uint32_t headers = flow->ip_version == 6
+                           ? IPV6_FIXED : IPV4_FIXED + step->ip_options.length;
+    headers += flow->protocol == ND_PROTOCOL_TCP
+                   ? TCP_FIXED + step->tcp_options.length : SHORT_HEADER;
+    return flow->options->mtu - headers; /* mtu >= 576 > 120 */
+}
+
+void
+nd_repair_set_payload(struct nd_flow *flow, struct nd_step *step,
+                      enum nd_rule rule, uint32_t payload)
+{
+    uint32_t room = nd_repair_room(flow, step);
+    uint16_t length = (uint16_t)(payload < room ? payload : room);
+    nd_count_change(flow, rule, step->payload, length);
+    step->payload = length;
+}
+
+void
+nd_repair_structure(struct nd_flow *flow)
+{
+    bool tcp = flow->protocol == ND_PROTOCOL_TCP;
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (flow->ip_version == 4)
+            nd_repair_ip_options(flow, step);
+        else
+            step->ip_options.length = 0;
+        if (tcp)
+            nd_repair_tcp_options(flow, step);
+        else
+            step->tcp_options.length = 0;
+        nd_repair_set_payload(flow, step, ND_RULE_IP_LENGTH, step->payload);
+    }
+}

@@ -1,0 +1,399 @@
+#include "repair_flow.h"
+
+/*
+ * Numbers of a TCP flow: what each end has sent, acknowledged and offered,
+ * RFC 9293 section 3.3.1. One pass; the only step that is changed after its
+ * turn is the peer's last one, whose window is widened when data that was
+ * drawn would not fit.
+ */
+struct side {
+    uint32_t isn;
+    uint32_t next;  /* after the highest byte, SYN or FIN sent */
+    uint32_t floor; /* first byte of data */
+    uint32_t last_ack;
+    bool started, syn, fin, acked;
+    struct nd_step *last;           /* its latest step */
+    int scale;                      /* -1: no SYN, or none offered */
+    uint32_t clock, last_clock;     /* TCP timestamp values */
+    bool told_clock;
+    uint32_t edges[ND_EDGE_RING];   /* ends of segments, latest last */
+    size_t n_edges;                 /* ever */
+    uint32_t again_from, again_to;  /* latest data that was sent again */
+    bool again;
+};
+
+struct state {
+    struct nd_flow *flow;
+    struct side side[2];
+};
+
+static void
+push_edge(struct side *s, uint32_t edge)
+{
+    s->edges[s->n_edges++ % ND_EDGE_RING] = edge;
+}
+
+/* The k-th latest edge; false when it is forgotten or was never there. */
+static bool
+edge_at(const struct side *s, size_t k, uint32_t *edge)
+{
+    if (k >= s->n_edges || k >= ND_EDGE_RING)
+        return false;
+    *edge = s->edges[(s->n_edges - 1 - k) % ND_EDGE_RING];
+    return true;
+}
+
+static void
+set_seq_hint(struct nd_flow *flow, struct nd_step *step, enum nd_hint_seq hint)
+{
+    nd_count_change(flow, ND_RULE_TCP_SEQ, step->seq_hint, hint);
+    step->seq_hint = (uint8_t)hint;
+}
+
+/* ---- window ----------------------------------------------------------- */
+
+static bool
+window_known(const struct state *t)
+{
+    return t->side[0].syn && t->side[1].syn;
+}
+
+static unsigned
+window_shift(const struct state *t, const struct side *peer)
+{
+    bool both = t->side[0].scale >= 0 && t->side[1].scale >= 0;
+    bool syn = peer->last->flags & ND_TCP_SYN; /* RFC 7323 section 2.2 */
+    return both && !syn ? (unsigned)peer->scale : 0;
+}
+
+/*
+ * Makes room in the peer's window for data that ends at `end`: its last step
+ * advertises more. False when 65,535 is not enough.
+ */
+static bool
+fit_window(struct state *t, const struct side *peer, uint32_t end)
+{
+    if (!window_known(t) || !peer->acked || peer->last == NULL)
+        return true;
+    int32_t beyond = nd_seq_distance(peer->last_ack, end);
+    if (beyond < 0)
+        return true;
+    bool quiet = t->flow->options->events == ND_EVENTS_QUIET;
+    unsigned shift = window_shift(t, peer);
+    uint32_t need = ((uint32_t)beyond + (1u << shift) - 1) >> shift;
+    if (quiet) /* a filled window is an event */
+        need = ((uint32_t)beyond >> shift) + 1;
+    if (need > UINT16_MAX)
+        return false;
+    if (peer->last->window < need) {
+        nd_count_change(t->flow, ND_RULE_TCP_WINDOW, peer->last->window, need);
+        peer->last->window = (uint16_t)need;
+    }
+    return true;
+}
+
+/* ---- sequence numbers ------------------------------------------------- */
+
+static void
+drop_payload(struct nd_flow *flow, struct nd_step *step, enum nd_rule rule)
+{
+    nd_repair_set_payload(flow, step, rule, 0);
+}
+
+/* The hint that a step can follow, RFC 9293 section 3.4. */
+static enum nd_hint_seq
+possible_hint(const struct side *me, const struct nd_step *step)
+{
+    bool fin = step->flags & ND_TCP_FIN;
+    uint32_t data_sent = me->next - me->fin - me->floor;
+    if (step->flags & ND_TCP_SYN)
+        return me->syn ? ND_SEQ_AGAIN : ND_SEQ_IN_ORDER;
+    if (!me->started)
+        return ND_SEQ_IN_ORDER;
+    if (fin)
+        return me->fin ? ND_SEQ_AGAIN
+               : step->seq_hint == ND_SEQ_GAP ? ND_SEQ_GAP : ND_SEQ_IN_ORDER;
+    if (me->fin && step->payload > 0)
+        return data_sent > 0 ? ND_SEQ_AGAIN : ND_SEQ_IN_ORDER;
+    if (step->flags & ND_TCP_RST || me->fin)
+        return step->seq_hint == ND_SEQ_AGAIN && !(step->flags & ND_TCP_RST)
+                   ? ND_SEQ_AGAIN : ND_SEQ_IN_ORDER;
+    if (step->seq_hint == ND_SEQ_AGAIN && step->payload > data_sent)
+        return ND_SEQ_IN_ORDER;
+    return (enum nd_hint_seq)step->seq_hint;
+}
+
+/*
+ * Data that is sent again ends where the highest data ended, so it was sent
+ * before whatever the segments were; without data it is a keep-alive, RFC
+ * 9293 section 3.8.4.
+ */
+static void
+place_again(struct state *t, struct side *me, struct nd_step *step)
+{
+    struct nd_flow *flow = t->flow;
+    if (step->flags & ND_TCP_SYN) {
+        step->seq = me->isn;
+        return;
+    }
+    bool quiet = flow->options->events == ND_EVENTS_QUIET;
+    if (me->fin && step->payload > 0 && quiet && !(step->flags & ND_TCP_FIN)) {
+        nd_count_change(flow, ND_RULE_TCP_FIN, 0, ND_TCP_FIN);
+        step->flags |= ND_TCP_FIN; /* else it looks out of order */
+    }
+    uint32_t data_sent = me->next - me->fin - me->floor;
+    if (step->payload > data_sent)
+        nd_repair_set_payload(flow, step, ND_RULE_TCP_FIN, data_sent);
+    if (step->payload > 0 || step->flags & ND_TCP_FIN)
+        step->seq = me->next - me->fin - step->payload;
+    else
+        step->seq = me->next - 1;
+    if (step->payload > 0) {
+        me->again = true;
+        me->again_from = step->seq;
+        me->again_to = step->seq + step->payload;
+    }
+}
+
+static void
+place_step(struct state *t, struct side *me, struct nd_step *step,
+           enum nd_hint_seq hint)
+{
+    step->seq = me->next;
+    if (hint == ND_SEQ_AGAIN)
+        place_again(t, me, step);
+    else if (hint == ND_SEQ_GAP) /* a hole as long as the segment */
+        step->seq = me->next + (step->payload > 0 ? step->payload : 1u);
+    else if (step->flags & ND_TCP_SYN)
+        step->seq = me->isn;
+}
+
+static void
+number_step(struct state *t, struct side *me, const struct side *peer,
+            struct nd_step *step)
+{
+    struct nd_flow *flow = t->flow;
+    enum nd_hint_seq hint = possible_hint(me, step);
+    if (hint == ND_SEQ_IN_ORDER && me->fin && step->payload > 0)
+        drop_payload(flow, step, ND_RULE_TCP_FIN);
+    set_seq_hint(flow, step, hint);
+    place_step(t, me, step, hint);
+    if (step->payload > 0 && hint == ND_SEQ_GAP &&
+        !fit_window(t, peer, step->seq + step->payload)) {
+        set_seq_hint(flow, step, ND_SEQ_IN_ORDER);
+        step->seq = me->next;
+    }
+    if (step->payload > 0 && !(step->flags & ND_TCP_SYN) &&
+        !fit_window(t, peer, step->seq + step->payload)) {
+        drop_payload(flow, step, ND_RULE_TCP_WINDOW);
+        if (!(step->flags & ND_TCP_FIN))
+            set_seq_hint(flow, step, ND_SEQ_IN_ORDER);
+        step->seq = me->next - (me->fin && step->flags & ND_TCP_FIN);
+    }
+}
+
+static void
+account(struct side *me, struct nd_step *step)
+{
+    bool syn = step->flags & ND_TCP_SYN;
+    bool fin = step->flags & ND_TCP_FIN;
+    uint32_t end = step->seq + step->payload + syn + fin;
+    if (syn && !me->syn) {
+        me->next = end;
+        push_edge(me, end);
+    } else if (nd_seq_distance(me->next, end) > 0) {
+        me->next = end;
+        push_edge(me, end);
+    }
+    me->started = true;
+    me->syn |= syn;
+    me->fin |= fin;
+    me->last = step;
+}
+
+/* ---- acknowledgement -------------------------------------------------- */
+
+/* The middle of the segment ends between two numbers, or of the bytes. */
+static uint32_t
+middle_edge(const struct side *peer, uint32_t above)
+{
+    uint32_t inside[ND_EDGE_RING], edge;
+    size_t n = 0;
+    for (size_t k = 1; edge_at(peer, k, &edge); k++)
+        if (nd_seq_distance(above, edge) > 0 &&
+            nd_seq_distance(edge, peer->next) > 0)
+            inside[n++] = edge;
+    if (n > 0)
+        return inside[n / 2];
+    return above + (peer->next - above) / 2;
+}
+
+static void
+acknowledge(struct nd_flow *flow, struct side *me, const struct side *peer,
+            struct nd_step *step)
+{
+    uint32_t above = me->acked ? me->last_ack : peer->floor - 1;
+    int32_t open = nd_seq_distance(above, peer->next);
+    enum nd_hint_ack hint = (enum nd_hint_ack)step->ack_hint;
+    step->ack = 0;
+    if (!(step->flags & ND_TCP_ACK) || !peer->started || open <= 0 ||
+        (hint == ND_ACK_PART && open < 2) ||
+        (hint == ND_ACK_DUPLICATE && !me->acked))
+        hint = ND_ACK_ALL;
+    nd_count_change(flow, ND_RULE_TCP_ACK, step->ack_hint, hint);
+    step->ack_hint = (uint8_t)hint;
+    if (!(step->flags & ND_TCP_ACK))
+        return;
+    step->ack = peer->next;
+    if (hint == ND_ACK_PART)
+        step->ack = middle_edge(peer, above);
+    else if (hint == ND_ACK_DUPLICATE)
+        step->ack = me->last_ack;
+    me->acked = true;
+    me->last_ack = step->ack;
+}
+
+/* ---- options ---------------------------------------------------------- */
+
+static void
+put32(uint8_t *bytes, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        bytes[i] = (uint8_t)(value >> (24 - 8 * i));
+}
+
+/* RFC 7323 section 3: a clock of milliseconds, and the peer's latest. */
+static void
+stamp(const struct nd_flow *flow, struct side *me, const struct side *peer,
+      struct nd_step *step)
+{
+    size_t length;
+    uint8_t *option = nd_repair_find_option(&step->tcp_options,
+                                            ND_OPT_TIMESTAMP, &length);
+    if (option == NULL)
+        return;
+    uint32_t now = (uint32_t)((step->time - flow->start) / 1000000);
+    uint32_t echo = peer->told_clock ? peer->last_clock
+                                     : peer->clock + now - 1;
+    if (!(step->flags & ND_TCP_ACK))
+        echo = 0;
+    me->last_clock = me->clock + now;
+    me->told_clock = true;
+    put32(option + 2, me->last_clock);
+    put32(option + 6, echo);
+}
+
+struct block {
+    uint32_t from, to;
+};
+
+/*
+ * Blocks that an acknowledgement can report, at most n, RFC 2018 section 4:
+ * every second of the latest segments beyond it. When all is acknowledged, a
+ * duplicate, RFC 2883 section 4: what was sent again, or the last segment.
+ */
+static size_t
+sack_blocks(const struct side *peer, uint32_t ack, struct block *blocks,
+            size_t n)
+{
+    size_t found = 0;
+    uint32_t to, from;
+    for (size_t k = 0; found < n && edge_at(peer, k, &to) &&
+                       edge_at(peer, k + 1, &from); k += 2)
+        if (nd_seq_distance(ack, from) > 0)
+            blocks[found++] = (struct block){from, to};
+    if (found > 0)
+        return found;
+    int32_t open = nd_seq_distance(ack, peer->next);
+    if (open >= 2) {
+        blocks[0] = (struct block){ack + (uint32_t)open / 2, peer->next};
+        return 1;
+    }
+    if (peer->again && nd_seq_distance(peer->again_to, ack) >= 0) {
+        blocks[0] = (struct block){peer->again_from, peer->again_to};
+        return 1;
+    }
+    if (edge_at(peer, 0, &to) && nd_seq_distance(peer->floor, to) > 0 &&
+        nd_seq_distance(to, ack) >= 0) {
+        if (!edge_at(peer, 1, &from) || nd_seq_distance(peer->floor, from) < 0)
+            from = peer->floor;
+        blocks[0] = (struct block){from, to};
+        return 1;
+    }
+    return 0;
+}
+
+static void
+report_holes(struct nd_flow *flow, const struct side *peer,
+             struct nd_step *step)
+{
+    size_t length;
+    uint8_t *option = nd_repair_find_option(&step->tcp_options, ND_OPT_SACK,
+                                            &length);
+    if (option == NULL)
+        return;
+    struct block blocks[4];
+    size_t drawn = (length - 2) / 8, n = 0;
+    if (step->flags & ND_TCP_ACK && peer->started)
+        n = sack_blocks(peer, step->ack, blocks, drawn);
+    if (n < drawn) {
+        nd_repair_cut_option(flow, step, ND_RULE_TCP_SACK, ND_OPT_SACK,
+                             n == 0 ? 0 : 2 + 8 * n);
+        if (n == 0)
+            return;
+        option = nd_repair_find_option(&step->tcp_options, ND_OPT_SACK,
+                                       &length);
+    }
+    for (size_t i = 0; i < n; i++) {
+        put32(option + 2 + 8 * i, blocks[i].from);
+        put32(option + 6 + 8 * i, blocks[i].to);
+    }
+}
+
+/* ---- the flow --------------------------------------------------------- */
+
+static void
+read_scale(struct side *me, struct nd_step *step)
+{
+    size_t length;
+    if (!(step->flags & ND_TCP_SYN))
+        return;
+    const uint8_t *scale = nd_repair_find_option(&step->tcp_options,
+                                                 ND_OPT_SCALE, &length);
+    if (scale != NULL)
+        me->scale = scale[2];
+}
+
+static void
+settle_urgent(struct nd_flow *flow, struct nd_step *step)
+{
+    if (step->payload > 0 || !(step->flags & ND_TCP_URG))
+        return;
+    nd_count_change(flow, ND_RULE_TCP_URGENT, ND_TCP_URG, 0);
+    step->flags &= (uint16_t)~ND_TCP_URG;
+}
+
+void
+nd_repair_tcp(struct nd_flow *flow)
+{
+    struct state t = {.flow = flow};
+    for (unsigned d = 0; d < 2; d++) {
+        struct side *side = &t.side[d];
+        side->isn = (uint32_t)nd_chance(flow, ND_FOR_ISN + d, 0);
+        side->clock = (uint32_t)nd_chance(flow, ND_FOR_CLOCK + d, 0);
+        side->next = side->floor = side->isn + 1;
+        side->scale = -1;
+    }
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        struct side *me = &t.side[step->direction];
+        struct side *peer = &t.side[!step->direction];
+        number_step(&t, me, peer, step);
+        acknowledge(flow, me, peer, step);
+        read_scale(me, step);
+        account(me, step);
+        stamp(flow, me, peer, step);
+        report_holes(flow, peer, step);
+        settle_urgent(flow, step);
+    }
+}

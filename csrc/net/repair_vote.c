@@ -1,0 +1,268 @@
+#include "repair_flow.h"
+#include "repair_icmp.h"
+
+/* Cells of the fixed part of each header, addresses left out. */
+static const uint8_t fixed_cells[] = {
+    [ND_HEADER_IPV4] = 96, [ND_HEADER_IPV6] = 64, [ND_HEADER_TCP] = 160,
+    [ND_HEADER_UDP] = 64,  [ND_HEADER_ICMP] = 64,
+};
+
+static size_t
+count_header(const struct nd_flow *flow, enum nd_header header)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < flow->n; i++)
+        n += flow->steps[i].headers_drawn >> header & 1;
+    return n;
+}
+
+/* Of two headers or more in a packet, the flow's is kept; of none, made. */
+static void
+settle_headers(struct nd_flow *flow, enum nd_rule rule, enum nd_header first,
+               enum nd_header last, enum nd_header kept)
+{
+    for (size_t i = 0; i < flow->n; i++)
+        for (enum nd_header h = first; h <= last; h++) {
+            bool drawn = flow->steps[i].headers_drawn >> h & 1;
+            if (drawn != (h == kept))
+                flow->changed[rule] += fixed_cells[h];
+        }
+}
+
+static void
+vote_headers(struct nd_flow *flow)
+{
+    size_t v4 = count_header(flow, ND_HEADER_IPV4);
+    size_t v6 = count_header(flow, ND_HEADER_IPV6);
+    size_t tcp = count_header(flow, ND_HEADER_TCP);
+    size_t udp = count_header(flow, ND_HEADER_UDP);
+    size_t icmp = count_header(flow, ND_HEADER_ICMP);
+    enum nd_header ip = v6 > v4 ? ND_HEADER_IPV6 : ND_HEADER_IPV4;
+    enum nd_header transport = ND_HEADER_TCP;
+    if (udp > tcp && udp >= icmp)
+        transport = ND_HEADER_UDP;
+    else if (icmp > tcp)
+        transport = ND_HEADER_ICMP;
+
+    flow->ip_version = ip == ND_HEADER_IPV6 ? 6 : 4;
+    flow->protocol = transport == ND_HEADER_TCP   ? ND_PROTOCOL_TCP
+                     : transport == ND_HEADER_UDP ? ND_PROTOCOL_UDP
+                     : flow->ip_version == 6      ? ND_PROTOCOL_ICMP6
+                                                  : ND_PROTOCOL_ICMP;
+    settle_headers(flow, ND_RULE_IP_VERSION, ND_HEADER_IPV4, ND_HEADER_IPV6,
+                   ip);
+    settle_headers(flow, ND_RULE_TRANSPORT, ND_HEADER_TCP, ND_HEADER_ICMP,
+                   transport);
+}
+
+static bool
+drew(const struct nd_step *step, enum nd_header header)
+{
+    return step->headers_drawn >> header & 1;
+}
+
+static enum nd_header
+ip_header(const struct nd_flow *flow)
+{
+    return flow->ip_version == 6 ? ND_HEADER_IPV6 : ND_HEADER_IPV4;
+}
+
+/* Neighbor discovery lives on one link, RFC 4861 section 11.2; so does MLD. */
+static uint8_t
+fixed_hops(const struct nd_flow *flow, const struct nd_step *step)
+{
+    return nd_is_icmp(flow)
+               ? nd_icmp_find(flow->ip_version, step->icmp_type)->hops : 0;
+}
+
+/*
+ * One TTL a sender: the commonest that its packets of this IP version draw,
+ * the larger of two as common; 64 when none is drawn.
+ */
+static void
+vote_ttl(struct nd_flow *flow, uint8_t direction)
+{
+    uint16_t counts[256] = {0};
+    unsigned best = 0;
+    for (size_t i = 0; i < flow->n; i++) {
+        const struct nd_step *step = &flow->steps[i];
+        if (step->direction == direction && drew(step, ip_header(flow)) &&
+            fixed_hops(flow, step) == 0 &&
+            counts[step->ttl] < UINT16_MAX)
+            counts[step->ttl]++;
+    }
+    for (unsigned ttl = 1; ttl < 256; ttl++)
+        if (counts[ttl] > 0 && counts[ttl] >= counts[best])
+            best = ttl;
+    if (best == 0 || counts[best] == 0)
+        best = 64;
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (step->direction != direction)
+            continue;
+        unsigned ttl = fixed_hops(flow, step) ? fixed_hops(flow, step) : best;
+        if (drew(step, ip_header(flow)))
+            nd_count_change(flow, ND_RULE_IP_TTL, step->ttl, ttl);
+        step->ttl = (uint8_t)ttl;
+    }
+}
+
+/*
+ * The commonest server port by the counters of Misra and Gries (1982): any
+ * port with more than 1/17 of the packets has a counter at the end. Port 0 is
+ * no vote.
+ */
+enum { CANDIDATES = 16 };
+
+struct candidate {
+    uint16_t port;
+    uint32_t count;
+};
+
+static void
+count_port(struct candidate *c, uint16_t port)
+{
+    struct candidate *vacant = NULL;
+    for (int k = 0; k < CANDIDATES; k++) {
+        if (c[k].count > 0 && c[k].port == port) {
+            c[k].count++;
+            return;
+        }
+        if (c[k].count == 0 && vacant == NULL)
+            vacant = &c[k];
+    }
+    if (vacant != NULL)
+        *vacant = (struct candidate){.port = port, .count = 1};
+    else
+        for (int k = 0; k < CANDIDATES; k++)
+            c[k].count--;
+}
+
+static uint16_t
+vote_port(const struct nd_flow *flow, enum nd_header transport)
+{
+    struct candidate c[CANDIDATES] = {{0}};
+    const struct candidate *best = &c[0];
+    for (size_t i = 0; i < flow->n; i++)
+        if (drew(&flow->steps[i], transport) && flow->steps[i].port != 0)
+            count_port(c, flow->steps[i].port);
+    for (int k = 1; k < CANDIDATES; k++)
+        if (c[k].count > best->count)
+            best = &c[k];
+    if (best->port != 0)
+        return best->port;
+    uint64_t u = nd_chance(flow, ND_FOR_PORT, 1);
+    return (uint16_t)(49152 + u % 16384); /* RFC 6335 section 6 */
+}
+
+/* Services whose clients use a port of their own, IANA port numbers. */
+static const uint16_t client_ports[][3] = {
+    /* transport, server, client */
+    {ND_PROTOCOL_UDP, 67, 68},     {ND_PROTOCOL_UDP, 547, 546},
+    {ND_PROTOCOL_UDP, 5353, 5353}, {ND_PROTOCOL_UDP, 137, 137},
+    {ND_PROTOCOL_UDP, 138, 138},   {ND_PROTOCOL_UDP, 500, 500},
+    {ND_PROTOCOL_UDP, 520, 520},   {ND_PROTOCOL_UDP, 521, 521},
+};
+
+static uint16_t
+client_port(const struct nd_flow *flow, uint16_t server)
+{
+    for (size_t i = 0; i < sizeof client_ports / sizeof *client_ports; i++)
+        if (client_ports[i][0] == flow->protocol &&
+            client_ports[i][1] == server)
+            return client_ports[i][2];
+    const struct nd_repair_options *o = flow->options;
+    uint64_t span = (uint64_t)(o->client_port_high - o->client_port_low) + 1;
+    uint64_t at = nd_chance(flow, ND_FOR_PORT, 0) % span;
+    if (o->client_port_low + at == server)
+        at = at + 1 < span ? at + 1 : 0;
+    return (uint16_t)(o->client_port_low + at);
+}
+
+static void
+settle_ports(struct nd_flow *flow, const struct nd_anchor *anchor)
+{
+    flow->ends.port[0] = flow->ends.port[1] = 0;
+    if (nd_is_icmp(flow))
+        return;
+    enum nd_header transport = flow->protocol == ND_PROTOCOL_TCP
+                                   ? ND_HEADER_TCP : ND_HEADER_UDP;
+    uint16_t server = vote_port(flow, transport);
+    bool given = anchor != NULL && anchor->has_ends &&
+                 anchor->ends.port[0] != 0;
+    if (given && anchor->ends.port[1] != 0)
+        server = anchor->ends.port[1];
+    flow->ends.port[1] = server;
+    flow->ends.port[0] = given ? anchor->ends.port[0]
+                               : client_port(flow, server);
+    for (size_t i = 0; i < flow->n; i++)
+        if (drew(&flow->steps[i], transport))
+            nd_count_change(flow, ND_RULE_PORT, flow->steps[i].port, server);
+}
+
+/* bits of prefix, then chance; the host part is neither all 0 nor all 1. */
+static void
+draw_address(const struct nd_flow *flow, const struct nd_pool *pool,
+             size_t bytes, int end, uint8_t *address)
+{
+    memset(address, 0, 16);
+    for (size_t i = 0; i < bytes; i++) {
+        uint64_t u = nd_chance(flow, ND_FOR_ADDRESS + (unsigned)end, i / 8);
+        uint8_t random = (uint8_t)(u >> i % 8 * 8);
+        size_t fixed = pool->bits > 8 * i ? pool->bits - 8 * i : 0;
+        uint8_t mask = fixed >= 8 ? 0xff : (uint8_t)(0xff00u >> fixed);
+        address[i] = (uint8_t)((pool->prefix[i] & mask) | (random & ~mask));
+    }
+    uint8_t *last = &address[bytes - 1];
+    if (pool->bits + 2u <= bytes * 8 && (*last == 0 || *last == 0xff))
+        *last ^= 1;
+}
+
+static void
+settle_addresses(struct nd_flow *flow, const struct nd_anchor *anchor)
+{
+    if (anchor != NULL && anchor->has_ends) {
+        memcpy(flow->ends.address, anchor->ends.address,
+               sizeof flow->ends.address);
+        return;
+    }
+    const struct nd_repair_options *o = flow->options;
+    const struct nd_pool *pool = flow->ip_version == 6 ? o->pool6 : o->pool4;
+    for (int end = 0; end < 2; end++)
+        draw_address(flow, &pool[end], flow->ip_version == 6 ? 16 : 4, end,
+                     flow->ends.address[end]);
+}
+
+/*
+ * The client sends the first packet, unless that is a SYN-ACK or the server
+ * has the only well-known port: so says flow.h, and a reader must agree.
+ */
+static void
+settle_direction(struct nd_flow *flow)
+{
+    struct nd_step *first = &flow->steps[0];
+    unsigned open = first->flags & (ND_TCP_SYN | ND_TCP_ACK | ND_TCP_RST);
+    bool tcp = flow->protocol == ND_PROTOCOL_TCP;
+    bool known = flow->ends.port[1] < 1024 && flow->ends.port[0] >= 1024;
+    bool server = !nd_is_icmp(flow) &&
+                  (known || (tcp && open == (ND_TCP_SYN | ND_TCP_ACK)));
+    if (tcp && open == ND_TCP_SYN)
+        server = false;
+    if (first->direction == 1 && !server) {
+        nd_count_change(flow, ND_RULE_DIRECTION, 1, 0);
+        first->direction = 0;
+    }
+}
+
+void
+nd_repair_vote(struct nd_flow *flow, const struct nd_anchor *anchor)
+{
+    vote_headers(flow);
+    settle_ports(flow, anchor);
+    settle_addresses(flow, anchor);
+    settle_direction(flow);
+    if (nd_is_icmp(flow))
+        nd_repair_icmp_types(flow);
+    vote_ttl(flow, 0);
+    vote_ttl(flow, 1);
+}

@@ -1,0 +1,237 @@
+#include "payload.h"
+#include "repair_flow.h"
+
+/*
+ * Steps to bytes to cells. Derived fields and checksums are made here and
+ * nowhere else in repair.
+ */
+
+enum {
+    IPV4_FIXED = 20,
+    IPV6_FIXED = 40,
+    TCP_FIXED = 20,
+    SHORT_HEADER = 8, /* UDP, ICMP */
+    ETHERNET_BYTES = 14,
+    ADDRESS4_AT = 12,
+    ADDRESS6_AT = 8
+};
+
+struct wire {
+    uint8_t ip[60];
+    uint8_t transport[60];
+    size_t ip_bytes, transport_bytes;
+};
+
+static void
+put16(uint8_t *bytes, uint32_t value)
+{
+    bytes[0] = (uint8_t)(value >> 8);
+    bytes[1] = (uint8_t)value;
+}
+
+static void
+put32(uint8_t *bytes, uint32_t value)
+{
+    put16(bytes, value >> 16);
+    put16(bytes + 2, value & 0xffff);
+}
+
+/* RFC 1071: a sum of 16-bit words; an odd last byte is a high byte. */
+static uint64_t
+add_bytes(uint64_t sum, const uint8_t *bytes, size_t n)
+{
+    size_t i = 0;
+    for (; i + 1 < n; i += 2)
+        sum += (uint64_t)(bytes[i] << 8 | bytes[i + 1]);
+    return i < n ? sum + (uint64_t)(bytes[i] << 8) : sum;
+}
+
+static uint16_t
+finish_sum(uint64_t sum)
+{
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+/* RFC 791 section 3.1 */
+static void
+write_ipv4(const struct nd_flow *flow, const struct nd_step *step,
+           struct wire *w)
+{
+    uint8_t *b = w->ip;
+    w->ip_bytes = IPV4_FIXED + (size_t)step->ip_options.length;
+    b[0] = (uint8_t)(4 << 4 | w->ip_bytes / 4);
+    b[1] = step->tos;
+    put16(b + 2, (uint32_t)(w->ip_bytes + w->transport_bytes) + step->payload);
+    put16(b + 4, step->ip_id);
+    put16(b + 6, step->df ? 0x4000 : 0);
+    b[8] = step->ttl;
+    b[9] = flow->protocol;
+    put16(b + 10, 0);
+    memcpy(b + ADDRESS4_AT, flow->ends.address[step->direction], 4);
+    memcpy(b + ADDRESS4_AT + 4, flow->ends.address[!step->direction], 4);
+    memcpy(b + IPV4_FIXED, step->ip_options.bytes, step->ip_options.length);
+    put16(b + 10, finish_sum(add_bytes(0, b, w->ip_bytes)));
+}
+
+/* RFC 8200 section 3; the flow label is one a sender, RFC 6437 section 3 */
+static void
+write_ipv6(const struct nd_flow *flow, const struct nd_step *step,
+           struct wire *w)
+{
+    uint8_t *b = w->ip;
+    uint32_t label = (uint32_t)nd_chance(
+        flow, ND_FOR_LABEL + (unsigned)step->direction, 0) & 0xfffff;
+    w->ip_bytes = IPV6_FIXED;
+    put32(b, UINT32_C(6) << 28 | (uint32_t)step->tos << 20 | label);
+    put16(b + 4, (uint32_t)w->transport_bytes + step->payload);
+    b[6] = flow->protocol;
+    b[7] = step->ttl;
+    memcpy(b + ADDRESS6_AT, flow->ends.address[step->direction], 16);
+    memcpy(b + ADDRESS6_AT + 16, flow->ends.address[!step->direction], 16);
+}
+
+/* RFC 9293 section 3.1 */
+static void
+write_tcp(const struct nd_flow *flow, const struct nd_step *step,
+          struct wire *w)
+{
+    uint8_t *b = w->transport;
+    size_t n = step->tcp_options.length;
+    w->transport_bytes = TCP_FIXED + n;
+    put16(b, flow->ends.port[step->direction]);
+    put16(b + 2, flow->ends.port[!step->direction]);
+    put32(b + 4, step->seq);
+    put32(b + 8, step->ack);
+    put16(b + 12, (uint32_t)(w->transport_bytes / 4) << 12 | step->flags);
+    put16(b + 14, step->window);
+    put16(b + 16, 0);
+    put16(b + 18, step->flags & ND_TCP_URG ? step->payload : 0);
+    memcpy(b + TCP_FIXED, step->tcp_options.bytes, n);
+}
+
+/* RFC 768 */
+static void
+write_udp(const struct nd_flow *flow, const struct nd_step *step,
+          struct wire *w)
+{
+    uint8_t *b = w->transport;
+    w->transport_bytes = SHORT_HEADER;
+    put16(b, flow->ends.port[step->direction]);
+    put16(b + 2, flow->ends.port[!step->direction]);
+    put16(b + 4, (uint32_t)SHORT_HEADER + step->payload);
+    put16(b + 6, 0);
+}
+
+/* RFC 792, RFC 4443 section 2.1 */
+static void
+write_icmp(const struct nd_step *step, struct wire *w)
+{
+    uint8_t *b = w->transport;
+    w->transport_bytes = SHORT_HEADER;
+    b[0] = step->icmp_type;
+    b[1] = step->icmp_code;
+    put16(b + 2, 0);
+    put32(b + 4, step->rest);
+}
+
+/* Where the checksum stands in the transport header. */
+static size_t
+checksum_at(uint8_t protocol)
+{
+    return protocol == ND_PROTOCOL_TCP ? 16
+           : protocol == ND_PROTOCOL_UDP ? 6 : 2;
+}
+
+/* RFC 9293 section 3.1, RFC 8200 section 8.1; ICMP has no pseudo-header. */
+static void
+write_checksum(const struct nd_flow *flow, const struct nd_step *step,
+               uint32_t number, struct wire *w)
+{
+    uint8_t head[ND_PAYLOAD_HEAD];
+    struct nd_payload payload = {
+        .ip_version = flow->ip_version, .protocol = flow->protocol,
+        .direction = step->direction, .number = number,
+        .length = step->payload, .transport = w->transport,
+        .ends = &flow->ends,
+    };
+    uint64_t sum = 0;
+    if (flow->protocol != ND_PROTOCOL_ICMP) {
+        sum = flow->protocol + w->transport_bytes + step->payload;
+        sum = flow->ip_version == 6
+                  ? add_bytes(sum, w->ip + ADDRESS6_AT, 32)
+                  : add_bytes(sum, w->ip + ADDRESS4_AT, 8);
+    }
+    sum = add_bytes(sum, w->transport, w->transport_bytes);
+    sum = add_bytes(sum, head, nd_payload_head(&payload, head));
+    uint16_t checksum = finish_sum(sum);
+    if (checksum == 0 && flow->protocol == ND_PROTOCOL_UDP)
+        checksum = 0xffff;
+    put16(w->transport + checksum_at(flow->protocol), checksum);
+}
+
+/*
+ * Bytes to cells: each cell takes one bit of a copy of the byte, and what is
+ * not zero becomes one.
+ */
+static void
+write_cells(int8_t *cells, const uint8_t *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t x = bytes[i] * UINT64_C(0x0101010101010101) &
+                     UINT64_C(0x0102040810204080);
+        x = (x + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 7 &
+            UINT64_C(0x0101010101010101);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        x = __builtin_bswap64(x);
+#endif
+        memcpy(cells + 8 * i, &x, sizeof x);
+    }
+}
+
+static void
+write_row(const struct nd_flow *flow, const struct wire *w, int8_t *row)
+{
+    memset(row, -1, ND_ROW_CELLS);
+    if (flow->ip_version == 6) {
+        write_cells(row + ND_CELL_IPV6, w->ip, ADDRESS6_AT);
+    } else {
+        write_cells(row + ND_CELL_IPV4, w->ip, ADDRESS4_AT);
+        write_cells(row + ND_CELL_IPV4_OPTIONS, w->ip + IPV4_FIXED,
+                    w->ip_bytes - IPV4_FIXED);
+    }
+    size_t cell = flow->protocol == ND_PROTOCOL_TCP   ? ND_CELL_TCP
+                  : flow->protocol == ND_PROTOCOL_UDP ? ND_CELL_UDP
+                                                      : ND_CELL_ICMP;
+    write_cells(row + cell, w->transport, w->transport_bytes);
+}
+
+void
+nd_repair_write(const struct nd_flow *flow, const struct nd_repaired *out)
+{
+    uint32_t sent[2] = {0, 0};
+    for (size_t i = 0; i < flow->n; i++) {
+        const struct nd_step *step = &flow->steps[i];
+        struct wire w;
+        if (flow->protocol == ND_PROTOCOL_TCP)
+            write_tcp(flow, step, &w);
+        else if (flow->protocol == ND_PROTOCOL_UDP)
+            write_udp(flow, step, &w);
+        else
+            write_icmp(step, &w);
+        if (flow->ip_version == 6)
+            write_ipv6(flow, step, &w);
+        else
+            write_ipv4(flow, step, &w);
+        write_checksum(flow, step, sent[step->direction]++, &w);
+        write_row(flow, &w, out->rows + i * ND_ROW_CELLS);
+        out->times[i] = step->time;
+        out->directions[i] = step->direction;
+        out->wire_length[i] = (uint32_t)(ETHERNET_BYTES + w.ip_bytes +
+                                         w.transport_bytes + step->payload);
+    }
+    *out->ends = flow->ends;
+    *out->ip_version = flow->ip_version;
+    *out->protocol = flow->protocol;
+}
