@@ -110,3 +110,22 @@ def nprint_parse(
 def nprint_format(
     rows: npt.NDArray[np.int8], prefixes: bytes, offsets: npt.NDArray[np.int64], /
 ) -> bytes: ...
+
+# py_repair.c
+def repair(
+    canonical: npt.NDArray[np.int8],
+    offsets: npt.NDArray[np.int64],
+    seed: int,
+    flow_ids: npt.NDArray[np.uint64],
+    *,
+    events: str = "keep",
+    mtu: int = 65535,
+    pools: npt.NDArray[np.uint8] | None = None,
+    start: int = 1704067200000000000,
+    spread: int = 3600000000000,
+    addresses: npt.NDArray[np.uint8] | None = None,
+    ports: npt.NDArray[np.uint16] | None = None,
+    ip_version: npt.NDArray[np.uint8] | None = None,
+    starts: npt.NDArray[np.int64] | None = None,
+) -> dict[str, npt.NDArray[Any]]: ...
+def repair_rules() -> list[tuple[str, str, str]]: ...

@@ -48,10 +48,13 @@ struct nd_repair_options {
     enum nd_events events;
 };
 
-/* Facts of a captured flow that repair shall keep. */
+/*
+ * Facts of a captured flow that repair shall keep. Endpoints are kept when
+ * the flow turns out to have their IP version; a port 0 is none.
+ */
 struct nd_anchor {
     struct nd_endpoints ends;
-    bool has_ends;
+    uint8_t ip_version; /* of ends; 0: there are none */
     int64_t start;
     bool has_start;
 };

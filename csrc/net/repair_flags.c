@@ -237,8 +237,8 @@ nd_repair_flags(struct nd_flow *flow)
         keep_resets(flow);
     settle_opening(flow);
     settle_negotiation(flow);
+    settle_fins(flow);
     if (quiet)
         for (size_t i = 0; i < flow->n; i++)
             quiet_step(flow, &flow->steps[i]);
-    settle_fins(flow);
 }

@@ -188,7 +188,7 @@ settle_ports(struct nd_flow *flow, const struct nd_anchor *anchor)
     enum nd_header transport = flow->protocol == ND_PROTOCOL_TCP
                                    ? ND_HEADER_TCP : ND_HEADER_UDP;
     uint16_t server = vote_port(flow, transport);
-    bool given = anchor != NULL && anchor->has_ends &&
+    bool given = anchor != NULL && anchor->ip_version == flow->ip_version &&
                  anchor->ends.port[0] != 0;
     if (given && anchor->ends.port[1] != 0)
         server = anchor->ends.port[1];
@@ -221,7 +221,7 @@ draw_address(const struct nd_flow *flow, const struct nd_pool *pool,
 static void
 settle_addresses(struct nd_flow *flow, const struct nd_anchor *anchor)
 {
-    if (anchor != NULL && anchor->has_ends) {
+    if (anchor != NULL && anchor->ip_version == flow->ip_version) {
         memcpy(flow->ends.address, anchor->ends.address,
                sizeof flow->ends.address);
         return;
