@@ -116,10 +116,7 @@ def read_nprint(
             rows.append(part)
             for i, name in enumerate(others):
                 if name in told:
-                    told[name] += [
-                        block[a:b].decode("utf-8", "replace").strip(' "')
-                        for a, b in spans[:, i].tolist()
-                    ]
+                    told[name] += [_text(block[a:b]) for a, b in spans[:, i].tolist()]
     joined = np.concatenate([np.empty((0, form.cells), np.int8), *rows])
     return _to_flows(path, joined, form, told, label)
 
@@ -160,6 +157,14 @@ def _blocks(file: io.BufferedReader) -> Iterator[tuple[bytes, int]]:
         rest = tail
     if rest:
         yield rest, line
+
+
+def _text(field: bytes) -> str:
+    """Return a field's text without the quotes of CSV."""
+    text = field.decode("utf-8", "replace").strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('""', '"')
+    return text
 
 
 def _bad_line(

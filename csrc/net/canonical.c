@@ -201,6 +201,16 @@ hint_id(const int8_t *row, struct sender *me)
     return hint;
 }
 
+/* ns from one time to another; 0 for a step back. */
+static int64_t
+time_since(int64_t before, int64_t now)
+{
+    if (now <= before)
+        return 0;
+    uint64_t gap = (uint64_t)now - (uint64_t)before;
+    return gap > INT64_MAX ? INT64_MAX : (int64_t)gap;
+}
+
 void
 nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
                     const uint8_t *directions, int8_t *canonical)
@@ -218,8 +228,7 @@ nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
         enum nd_header ip = nd_layout_row_ip(layout, row);
         enum nd_header transport = nd_layout_row_transport(layout, row);
         uint32_t payload = payload_length(row, ip, transport);
-        int64_t gap = i == 0 || times[i] < times[i - 1]
-                          ? 0 : times[i] - times[i - 1];
+        int64_t gap = i == 0 ? 0 : time_since(times[i - 1], times[i]);
 
         nd_row_set(row, ND_FIELD_MOTION_DIRECTION, direction);
         nd_row_set(row, ND_FIELD_MOTION_GAP, nd_gap_code(gap));

@@ -24,13 +24,11 @@ static size_t
 field_end(const struct line *line)
 {
     size_t i = line->at;
-    if (i < line->end && line->text[i] == '"') {
-        i++;
-        while (i < line->end && line->text[i] != '"')
-            i++;
-    }
-    while (i < line->end && line->text[i] != ',')
-        i++;
+    bool may_quote = i < line->end && line->text[i] == '"';
+    bool quoted = false;
+    for (; i < line->end && (quoted || line->text[i] != ','); i++)
+        if (may_quote && line->text[i] == '"')
+            quoted = !quoted; /* a doubled quote toggles twice */
     return i;
 }
 
