@@ -14,6 +14,14 @@ from netdiffusion.flows import FlowSet
 from netdiffusion.images import read_png, write_png
 from netdiffusion.layout import Layout, get_layout, layouts
 from netdiffusion.nprint import read_nprint, write_nprint
+from netdiffusion.repair import (
+    RepairOptions,
+    RepairReport,
+    Rule,
+    repair,
+    repair_canonical,
+    rules,
+)
 
 __version__ = "0.1.0"
 
@@ -25,6 +33,9 @@ __all__ = [
     "FlowSet",
     "FormatError",
     "Layout",
+    "RepairOptions",
+    "RepairReport",
+    "Rule",
     "__version__",
     "get_layout",
     "iter_flows",
@@ -33,6 +44,9 @@ __all__ = [
     "read_flows",
     "read_nprint",
     "read_png",
+    "repair",
+    "repair_canonical",
+    "rules",
     "write_capture",
     "write_nprint",
     "write_png",
