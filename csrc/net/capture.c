@@ -28,8 +28,9 @@ struct nd_capture {
     struct bpf_program filter;
     bool filters;
     bool pcapng;
+    bool seekable; /* not a pipe */
     uint64_t records;
-    int64_t before; /* place in the file before the latest record */
+    int64_t before; /* place in the file before the latest record, or -1 */
     char cut[512];
 };
 
@@ -73,6 +74,8 @@ attach(struct nd_capture *capture, FILE *file, const char *bpf,
 {
     char told[PCAP_ERRBUF_SIZE] = "";
     (void)setvbuf(file, NULL, _IOFBF, FILE_BUFFER);
+    /* After a seek glibc knows the place without asking the system. */
+    capture->seekable = fseeko(file, 0, SEEK_SET) == 0;
     capture->pcap = pcap_fopen_offline_with_tstamp_precision(
         file, PCAP_TSTAMP_PRECISION_NANO, told);
     if (capture->pcap == NULL) {
@@ -244,7 +247,7 @@ nd_capture_next(struct nd_capture *capture, struct nd_record *record)
 {
     struct pcap_pkthdr *header = NULL;
     const u_char *bytes = NULL;
-    capture->before = ftello(capture->file);
+    capture->before = capture->seekable ? ftello(capture->file) : -1;
     int result = pcap_next_ex(capture->pcap, &header, &bytes);
     if (result == PCAP_ERROR_BREAK)
         return ND_READ_END;

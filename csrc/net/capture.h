@@ -47,8 +47,8 @@ enum nd_status nd_capture_open(const char *path, const char *bpf,
                                struct nd_capture **capture,
                                struct nd_error *err);
 
-/* The same for an open file, which the capture then owns, even when this
- * fails; `name` is what messages call it. */
+/* The same for an open file at its start, which the capture then owns, even
+ * when this fails; `name` is what messages call it. */
 enum nd_status nd_capture_attach(FILE *file, const char *name,
                                  const char *bpf, struct nd_capture **capture,
                                  struct nd_error *err);

@@ -134,13 +134,30 @@ unpack(const uint8_t *at, const struct entry *entry,
                                              entry->transport_length};
 }
 
-/* Insertion from the back: packets are late by a few places at most. */
-static size_t
-place_of(const struct nd_packet *packets, size_t n, int64_t time)
+/* While packets are sorted, `source` holds the number and `destination` the
+ * direction of each: both are filled in later, by flow.c. */
+static int
+compare_packets(const void *a, const void *b)
 {
-    while (n > 0 && packets[n - 1].time > time)
-        n--;
-    return n;
+    const struct nd_packet *x = a;
+    const struct nd_packet *y = b;
+    if (x->time != y->time)
+        return x->time < y->time ? -1 : 1;
+    return memcmp(x->source, y->source, sizeof x->source);
+}
+
+static void
+sort_packets(struct nd_packet *packets, uint8_t *directions, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t byte = 0; byte < 8; byte++)
+            packets[i].source[byte] =
+                (uint8_t)((uint64_t)i >> (56 - 8 * byte));
+        packets[i].destination[0] = directions[i];
+    }
+    qsort(packets, n, sizeof *packets, compare_packets);
+    for (size_t i = 0; i < n; i++)
+        directions[i] = packets[i].destination[0];
 }
 
 void
@@ -151,21 +168,16 @@ nd_store_get(const struct nd_chain *chain, size_t n,
     for (const struct nd_block *b = chain->first; b != NULL; b = b->next) {
         const uint8_t *at = (const uint8_t *)b->words;
         const uint8_t *end = at + b->used;
-        while (at < end && i < n) {
+        for (; at < end && i < n; i++) {
             struct entry entry;
             memcpy(&entry, at, sizeof entry);
-            size_t place = i;
-            if (chain->unsorted)
-                place = place_of(packets, i, entry.time);
-            memmove(packets + place + 1, packets + place,
-                    (i - place) * sizeof *packets);
-            memmove(directions + place + 1, directions + place, i - place);
-            unpack(at + sizeof entry, &entry, &packets[place]);
-            directions[place] = (entry.flags & FLAG_DIRECTION) != 0;
+            unpack(at + sizeof entry, &entry, &packets[i]);
+            directions[i] = (entry.flags & FLAG_DIRECTION) != 0;
             at += entry.size * (size_t)8;
-            i++;
         }
     }
+    if (chain->unsorted)
+        sort_packets(packets, directions, i);
 }
 
 void

@@ -81,12 +81,17 @@ const struct nd_layout *
 nd_py_find_layout(const char *name)
 {
     const struct nd_layout *layout = nd_layout_find(name);
-    if (layout == NULL)
-        PyErr_Format(PyExc_ValueError,
-                     "no layout is named '%s'; netdiffusion.layouts lists "
-                     "them",
-                     name);
-    return layout;
+    if (layout != NULL && layout->first_cell[ND_FIELD_MOTION_GAP] < 0)
+        return layout;
+    PyErr_Format(PyExc_ValueError,
+                 layout == NULL
+                     ? "no layout is named '%s'; netdiffusion.layouts lists "
+                       "them"
+                     : "rows of layout %s are no packets; "
+                       "FlowSet.canonical() makes them, netdiffusion.repair "
+                       "leads back",
+                 name);
+    return NULL;
 }
 
 static enum nd_status

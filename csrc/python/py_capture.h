@@ -17,7 +17,8 @@
 
 #include "../net/layout.h"
 
-/* NULL, with ValueError set, for a name that no layout has. */
+/* NULL, with ValueError set, for a name that no layout has, and for the
+ * canonical layout: its rows are no packets. */
 const struct nd_layout *nd_py_find_layout(const char *name);
 
 /* tp_traverse of a heap type whose objects hold no references. */
