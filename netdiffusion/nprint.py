@@ -199,7 +199,7 @@ def _to_flows(
         where=str(path),
         flow=flow,
         timestamps=_times(path, told),
-        ends=_ends(told, len(rows)),
+        ends=_ends(told),
         labels=labels,
         meta={"source": str(path)},
     )
@@ -222,27 +222,26 @@ def _times(
     return None
 
 
-def _ends(told: dict[str, list[str]], count: int) -> npt.NDArray[np.uint8] | None:
+def _ends(told: dict[str, list[str]]) -> npt.NDArray[np.uint8] | None:
     """Return source and destination from the columns; None where bits say it."""
-    pairs: list[tuple[str, str]]
     if "flow" in told:
-        pairs = [(w[0], w[1]) for w in ([*t.split("_"), ""] for t in told["flow"])]
+        texts = told["flow"]
     elif "src_ip" in told and "dst_ip" in told:
-        pairs = list(zip(told["src_ip"], told["dst_ip"], strict=True))
+        texts = [
+            f"{a}_{b}" for a, b in zip(told["src_ip"], told["dst_ip"], strict=True)
+        ]
     else:
         return None
-    packed: dict[str, npt.NDArray[np.uint8]] = {}
-    for text in {t for pair in pairs for t in pair}:
-        packed[text] = np.zeros(16, np.uint8)
-        try:
-            raw = ipaddress.ip_address(text).packed
-        except ValueError:
-            continue  # nPrint writes NULL
-        packed[text][: len(raw)] = np.frombuffer(raw, np.uint8)
-    out = np.zeros((count, 2, 16), np.uint8)
-    for i, pair in enumerate(pairs):
-        out[i, 0], out[i, 1] = packed[pair[0]], packed[pair[1]]
-    return out
+    places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    known = np.zeros((len(places), 2, 16), np.uint8)
+    for text, i in places.items():
+        for side, address in enumerate(text.split("_")[:2]):
+            try:
+                raw = ipaddress.ip_address(address).packed
+            except ValueError:
+                continue  # nPrint writes NULL
+            known[i, side, : len(raw)] = np.frombuffer(raw, np.uint8)
+    return known[[places[text] for text in texts]]
 
 
 def _prefixes(flows: FlowSet, plain: bool) -> Iterator[tuple[int, list[bytes]]]:
