@@ -85,13 +85,16 @@ def read_flows(
     """
     if labels is not None and labels.startswith("manifest:"):
         return _read_manifest(path, Path(labels[9:]), layout, max_packets, where)
-    options = dict(max_packets=max_packets, idle_timeout=idle_timeout, bpf=bpf)
-    sets = []
+    sets: list[FlowSet] = []
     for capture in find_captures(path):
-        sets += list(
-            iter_flows(
-                capture, labels=labels, layout=layout, on_error=on_error, **options
-            )
+        sets += iter_flows(
+            capture,
+            labels=labels,
+            layout=layout,
+            max_packets=max_packets,
+            idle_timeout=idle_timeout,
+            bpf=bpf,
+            on_error=on_error,
         )
     return FlowSet.concatenate(sets) if sets else FlowSet.empty(layout)
 

@@ -100,7 +100,7 @@ class FlowSet:
     ip_version: npt.NDArray[np.uint8]
     protocol: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.str_]
-    synthetic: npt.NDArray[np.bool_] | None = None
+    synthetic: npt.NDArray[np.bool_] = None  # type: ignore[assignment]
     layout: str = DEFAULT_LAYOUT
     meta: dict[str, Any] = field(default_factory=dict)
 
@@ -122,6 +122,7 @@ class FlowSet:
         if self.layout not in known:
             names = ", ".join(known)
             raise FormatError(f"FlowSet: no layout is named {self.layout!r}: {names}.")
+        expected: dict[str, tuple[int, ...]]
         expected = {name: (int(o[-1]),) for name in _PER_PACKET}
         expected.update({name: (len(self),) for name in _PER_FLOW})
         expected["rows"] += (known[self.layout]["cells"],)
@@ -175,9 +176,11 @@ class FlowSet:
     @classmethod
     def empty(cls, layout: str = DEFAULT_LAYOUT) -> FlowSet:
         """Return a set without flows."""
+        shapes: dict[str, tuple[int, ...]]
         shapes = {name: (0,) for name in (*_PER_PACKET, *_PER_FLOW)}
         shapes["rows"] = (0, _core.layouts()[layout]["cells"])
         shapes["addresses"], shapes["ports"] = (0, 2, 16), (0, 2)
+        arrays: dict[str, Any]
         arrays = {n: np.empty(s, _DTYPES.get(n, np.str_)) for n, s in shapes.items()}
         return cls(**arrays, offsets=np.zeros(1, np.int64), layout=layout)
 
@@ -429,7 +432,8 @@ class FlowSet:
                 "`netdiffusion encode` or FlowSet.save()."
             ) from None
         layout = about.get("layout", "")
-        if about.get("layout_hash") != _core.layouts().get(layout, {}).get("hash"):
+        known = _core.layouts()
+        if layout not in known or about.get("layout_hash") != known[layout]["hash"]:
             raise FormatError(
                 f"{path}: its layout {layout!r} is not the one of this version of "
                 "netdiffusion. Encode the captures again."

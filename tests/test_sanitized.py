@@ -22,17 +22,18 @@ import sys, time
 from pathlib import Path
 import netdiffusion as nd
 results = 0
-for path in sorted(Path(sys.argv[1]).iterdir()):
+for path in sorted(Path(sys.argv[1]).glob("*.pcap*")):
     started = time.perf_counter()
     try:
         flows = nd.read_flows(path, on_error="skip")
-        if len(flows):
-            out = path.with_suffix(".out")
-            nd.write_capture(nd.repair(flows), out)
-            out.unlink()
         results += 1
     except nd.Error as why:
         assert path.name in str(why), why
+        continue
+    try:
+        nd.write_capture(nd.repair(flows), path.with_suffix(".out"))
+    except ValueError as why:
+        assert "time" in str(why), why  # beyond the year 2106
     assert time.perf_counter() - started < 5, path
 print("results", results)
 """
