@@ -4,7 +4,7 @@
 
 #include "repair_icmp.h"
 
-enum { UDP = 17, ICMP = 1, ICMP6 = 58 };
+enum { ICMP = 1, TCP = 6, UDP = 17, ICMP6 = 58 };
 enum { DISCARD_PORT = 9 }; /* RFC 863 */
 
 static void
@@ -143,12 +143,147 @@ icmp6_head(const struct nd_payload *p, uint8_t *head)
     return 0;
 }
 
+/*
+ * A DNS message of any length from 12 bytes on: header, one question, and for
+ * the rest a long name or the padding option of RFC 7830. Requests and
+ * responses of one number have one id, RFC 1035 section 4.1.1.
+ */
+enum { DNS = 53, MDNS = 5353, LLMNR = 5355 };
+
+static size_t
+dns_question(uint32_t length, uint8_t *at)
+{
+    static const uint8_t example[] = "\7example\3com"; /* RFC 6761 */
+    size_t n = sizeof example;
+    if (length >= 44)
+        memcpy(at, example, n);
+    else if (length >= 19) {
+        n = length - 16;
+        at[0] = (uint8_t)(n - 2);
+        memset(at + 1, 'a', n - 2);
+        at[n - 1] = 0;
+    } else {
+        n = 1;
+        at[0] = 0;
+    }
+    put16(at + n, 1);     /* A */
+    put16(at + n + 2, 1); /* IN */
+    return n + 4;
+}
+
+static size_t
+dns_message(const struct nd_payload *p, uint16_t port, uint32_t length,
+            uint8_t *head)
+{
+    uint32_t flags = port == DNS ? (p->direction ? 0x8180 : 0x0100)
+                     : p->direction ? (port == MDNS ? 0x8400 : 0x8000) : 0;
+    if (length < 12)
+        return 0;
+    memset(head, 0, 12);
+    put16(head, (p->ends->port[0] + p->number) & 0xffff);
+    put16(head + 2, flags);
+    if (length < 17)
+        return 12;
+    put16(head + 4, 1);
+    size_t n = 12 + dns_question(length, head + 12);
+    if (length < 44)
+        return n;
+    uint32_t padding = length - 44;
+    put16(head + 10, 1);
+    memset(head + n, 0, 15);
+    put16(head + n + 1, 41);   /* OPT, RFC 6891 section 6.1.2 */
+    put16(head + n + 3, 1232); /* size of a datagram */
+    put16(head + n + 9, 4 + padding);
+    put16(head + n + 11, 12); /* padding */
+    put16(head + n + 13, padding);
+    return n + 15;
+}
+
+/* RFC 7252 section 3: header, payload marker, payload. */
+static size_t
+coap_message(const struct nd_payload *p, uint8_t *head)
+{
+    if (p->length < 4)
+        return 0;
+    head[0] = p->length == 5 ? 0x51 : 0x50;
+    head[1] = p->direction == 0 ? 1 : 0x45; /* GET, 2.05 Content */
+    put16(head + 2, p->number + 1);
+    if (p->length == 4)
+        return 4;
+    head[4] = p->length == 5 ? 1 : 0xff;
+    return 5;
+}
+
+/*
+ * Streams whose messages begin with a length: one so large that the message
+ * does not end in the flow, so that no reader looks for its content.
+ */
+static const struct {
+    uint16_t port;
+    uint8_t n;
+    uint8_t bytes[7];
+} long_messages[] = {
+    {42, 4, {0, 0x7f, 0xff, 0xff}},                     /* WINS */
+    {88, 4, {0, 0x7f, 0xff, 0xff}},                     /* Kerberos */
+    {161, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},     /* SNMP */
+    {162, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},
+    {389, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},     /* LDAP */
+    {1194, 3, {0xff, 0xff, 0x38}},                      /* OpenVPN */
+    {3268, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},
+    {3306, 3, {0xff, 0xff, 0xff}},                      /* MySQL */
+    {4222, 1, {0xff}},                                  /* read as RSL */
+    {5000, 1, {0xff}},
+    {9092, 4, {0, 0x7f, 0xff, 0xff}},                   /* Kafka */
+};
+
+static size_t
+stream_head(const struct nd_payload *p, uint16_t port, uint8_t *head)
+{
+    if (port == DNS || port == MDNS) { /* RFC 1035 section 4.2.2 */
+        bool whole = p->length >= 14;
+        head[0] = (uint8_t)(whole ? (p->length - 2) >> 8 : 0xff);
+        head[1] = (uint8_t)(whole ? p->length - 2 : 0xff);
+        if (!whole || p->length - 2 > UINT16_MAX)
+            return p->length < 2 ? 1 : 2;
+        return 2 + dns_message(p, port, p->length - 2, head + 2);
+    }
+    for (size_t i = 0; i < sizeof long_messages / sizeof *long_messages; i++)
+        if (long_messages[i].port == port) {
+            memcpy(head, long_messages[i].bytes, long_messages[i].n);
+            return p->length < long_messages[i].n ? p->length
+                                                  : long_messages[i].n;
+        }
+    return 0;
+}
+
+static size_t
+datagram_head(const struct nd_payload *p, uint16_t port, uint8_t *head)
+{
+    if (port == DNS || port == MDNS || port == LLMNR)
+        return dns_message(p, port, p->length, head);
+    if (port == 5683)
+        return coap_message(p, head);
+    return 0;
+}
+
+/* The lower port names the service, as readers of captures take it. */
+static uint16_t
+service(const struct nd_endpoints *ends)
+{
+    uint16_t a = ends->port[0], b = ends->port[1];
+    return a < b && a != 0 ? a : b;
+}
+
 size_t
 nd_payload_head(const struct nd_payload *payload,
                 uint8_t head[ND_PAYLOAD_HEAD])
 {
     if (payload->length == 0)
         return 0;
+    if (payload->protocol == TCP)
+        return stream_head(payload, service(payload->ends), head);
+    if (payload->protocol == UDP)
+        return datagram_head(payload, service(payload->ends), head);
     if (payload->protocol == ICMP) {
         uint8_t type = payload->transport[0];
         bool error = (type >= 3 && type <= 5) || type == 11 || type == 12;

@@ -18,8 +18,8 @@ struct nd_repair {
 
 /*
  * Clients in 10.0.0.0/8 (RFC 1918), servers in 198.18.0.0/15 (RFC 2544), both
- * sides of IPv6 in 2001:db8::/32 (RFC 3849); ephemeral ports as Linux has
- * them; 1 January 2024, 00:00 UTC.
+ * sides of IPv6 in 2001:db8::/32 (RFC 3849); ephemeral ports of RFC 6335
+ * section 6; 1 January 2024, 00:00 UTC.
  */
 void
 nd_repair_defaults(struct nd_repair_options *options)
@@ -28,8 +28,8 @@ nd_repair_defaults(struct nd_repair_options *options)
         .pool4 = {{{10}, 8}, {{198, 18}, 15}},
         .pool6 = {{{0x20, 0x01, 0x0d, 0xb8, 0, 1}, 48},
                   {{0x20, 0x01, 0x0d, 0xb8, 0, 2}, 48}},
-        .client_port_low = 32768,
-        .client_port_high = 60999,
+        .client_port_low = 49152,
+        .client_port_high = 65535,
         .mtu = 65535,
         .start = INT64_C(1704067200000000000),
         .spread = INT64_C(3600000000000),
