@@ -5,6 +5,7 @@
 
 #include "bytes.h"
 #include "checksum.h"
+#include "payload.h"
 #include "rows.h"
 
 enum {
@@ -27,10 +28,11 @@ struct place {
     int64_t time;
     uint32_t flow;
     uint32_t packet; /* in the flow */
+    uint32_t number; /* earlier packets of its sender in the flow */
 };
 
 struct frame {
-    size_t stored; /* bytes of headers; what follows is zeros */
+    size_t stored; /* headers and head of the payload; then zeros */
     uint32_t wire_length;
 };
 
@@ -88,11 +90,14 @@ sorted_places(const struct nd_writer_flows *flows)
     size_t n = (size_t)flows->offsets[flows->n];
     struct place *places = malloc((n + 1) * sizeof *places);
     struct place *at = places;
-    for (size_t f = 0; f < flows->n && places != NULL; f++)
+    for (size_t f = 0; f < flows->n && places != NULL; f++) {
+        uint32_t sent[2] = {0, 0};
         for (int64_t i = flows->offsets[f]; i < flows->offsets[f + 1]; i++)
             *at++ =
                 (struct place){flows->timestamps[i], (uint32_t)f,
-                               (uint32_t)(i - flows->offsets[f])};
+                               (uint32_t)(i - flows->offsets[f]),
+                               sent[flows->direction[i] & 1]++};
+    }
     if (places != NULL)
         qsort(places, n, sizeof *places, compare_places);
     return places;
@@ -199,6 +204,28 @@ ip_payload(const uint8_t *ip, size_t ip_length)
     return total > ip_length ? total - ip_length : 0;
 }
 
+/*
+ * The first bytes of a payload that is not all zeros, put behind the headers;
+ * they go into a checksum that was made for zeros.
+ */
+static size_t
+put_payload(const struct nd_payload *payload, uint8_t *transport,
+            size_t transport_length, bool sum)
+{
+    uint8_t head[ND_PAYLOAD_HEAD];
+    size_t n = nd_payload_head(payload, head);
+    size_t at = payload->protocol == 6 ? 16 : payload->protocol == 17 ? 6 : 2;
+    memcpy(transport + transport_length, head, n);
+    if (!sum || n == 0)
+        return n;
+    uint64_t old = (uint16_t)~nd_get16(transport + at);
+    uint16_t checksum = nd_checksum_end(nd_checksum_add(old, head, n));
+    if (checksum == 0 && payload->protocol == 17)
+        checksum = 0xffff; /* RFC 768 */
+    nd_put16(transport + at, checksum);
+    return n;
+}
+
 /* Writes the headers of a row to the front of the writer's frame. */
 static enum nd_status
 build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
@@ -233,7 +260,17 @@ build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
         put_extension(at + ETHERNET + ip, headers[6],
                       flow_protocol(flows, place->flow), protocol == 0);
     memcpy(at + ETHERNET + ip + extension, headers + ip, transport);
+    struct nd_payload payload = {
+        .ip_version = headers[0] >> 4, .protocol = protocol,
+        .direction = direction & 1, .number = place->number,
+        .length = (uint32_t)(body - extension - transport),
+        .transport = headers + ip, .ends = &ends,
+    };
     frame->stored = ETHERNET + ip + extension + transport;
+    if (transport >= 8)
+        frame->stored +=
+            put_payload(&payload, writer->frame + ETHERNET + ip + extension,
+                        transport, flows->compute_checksums);
     frame->wire_length = (uint32_t)(ETHERNET + ip + body);
     return ND_OK;
 }

@@ -4,12 +4,12 @@
  * In:      the arrays of flows in any layout.
  * Out:     Ethernet frames of the packets of all flows, in time order (at
  *          equal times in the order of the arrays), in a pcap or pcapng
- *          file. The headers are those of the rows; the payload is zeros of
- *          the length that the IP header tells.
+ *          file. The headers are those of the rows; the payload, of the
+ *          length that the IP header tells, is that of payload.h.
  * Errors:  those of capture.h; ND_FORMAT for a row without an IP header and
  *          ND_ARGUMENT for a time that a capture cannot hold, with the
  *          numbers of flow and packet.
- * Memory:  16 bytes a packet of one call, and one frame.
+ * Memory:  24 bytes a packet of one call, and one frame.
  * Threads: one thread a writer; no shared state.
  * Python:  _core.CaptureWriter.  Tests: tests/test_capture_write.py
  *
