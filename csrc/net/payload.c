@@ -214,6 +214,42 @@ coap_message(const struct nd_payload *p, uint8_t *head)
     return 5;
 }
 
+/* RFC 2131 section 2: a message without options but its type. */
+static size_t
+dhcp_message(const struct nd_payload *p, uint16_t port, uint8_t *head)
+{
+    static const uint8_t cookie[] = {0x63, 0x82, 0x53, 0x63};
+    enum { OPTIONS = 240, TYPE = 53, END = 255 };
+    bool client = port == 68 || p->direction == 0;
+    if (p->length <= OPTIONS)
+        return 0;
+    memset(head, 0, OPTIONS);
+    head[0] = client ? 1 : 2;
+    head[1] = 1; /* Ethernet */
+    head[2] = 6;
+    put16(head + 4, p->ends->port[0] + 1u);
+    put16(head + 6, p->number + 1);
+    memcpy(head + OPTIONS - sizeof cookie, cookie, sizeof cookie);
+    head[OPTIONS] = END;
+    if (p->length <= OPTIONS + 3)
+        return OPTIONS + 1;
+    head[OPTIONS] = TYPE;
+    head[OPTIONS + 1] = 1;
+    head[OPTIONS + 2] = client ? 1 : 2; /* discover, offer */
+    head[OPTIONS + 3] = END;
+    return OPTIONS + 4;
+}
+
+/* RFC 9327: what is too short for a time is a control message. */
+static size_t
+ntp_message(const struct nd_payload *p, uint8_t *head)
+{
+    if (p->length < 4 || p->length >= 48)
+        return 0;
+    head[0] = p->length < 12 ? 0x17 : 0x16;
+    return 1;
+}
+
 /*
  * Streams whose messages begin with a length: one so large that the message
  * does not end in the flow, so that no reader looks for its content.
@@ -261,6 +297,10 @@ datagram_head(const struct nd_payload *p, uint16_t port, uint8_t *head)
 {
     if (port == DNS || port == MDNS || port == LLMNR)
         return dns_message(p, port, p->length, head);
+    if (port == 67 || port == 68)
+        return dhcp_message(p, port, head);
+    if (port == 123)
+        return ntp_message(p, head);
     if (port == 5683)
         return coap_message(p, head);
     return 0;

@@ -17,7 +17,7 @@
 
 #include "rows.h"
 
-enum { ND_PAYLOAD_HEAD = 96 };
+enum { ND_PAYLOAD_HEAD = 256 };
 
 struct nd_payload {
     uint8_t ip_version;

@@ -27,8 +27,8 @@
 
 /* What happens to drawn events that readers of captures warn about. */
 enum nd_events {
-    ND_EVENTS_KEEP, /* RST, zero window and holes stay */
-    ND_EVENTS_QUIET /* they become FIN or ACK, a window of 1, no hole */
+    ND_EVENTS_KEEP, /* RST, zero window, holes, duplicate SACK stay */
+    ND_EVENTS_QUIET /* FIN or ACK, a window of 1, no hole, no such SACK */
 };
 
 struct nd_pool {

@@ -68,8 +68,11 @@ fit_body(struct nd_flow *flow, struct nd_step *step,
          const struct nd_icmp_message *m)
 {
     uint32_t body = step->payload;
+    uint32_t most = m->least_body + 255u * 8; /* an option's, RFC 4861 4.6 */
     if (body < m->least_body || m->body_step == 255)
         body = m->least_body;
+    else if (m->body_step == 8 && body > most)
+        body = most;
     else
         body -= (body - m->least_body) % m->body_step;
     nd_repair_set_payload(flow, step, ND_RULE_ICMP_BODY, body);

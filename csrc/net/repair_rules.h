@@ -80,8 +80,8 @@
     X(TCP_WINDOW, "tcp-window", "RFC 9293 3.8, RFC 7323 2.3",                 \
       "data stays inside the window that the peer has advertised")            \
     X(TCP_EVENT, "tcp-event", "-",                                            \
-      "events=\"quiet\": no RST, no closed or exactly filled window, no "     \
-      "hole in the sequence")                                                 \
+      "events=\"quiet\": no RST, no closed or filled window, no hole in "     \
+      "the sequence, no duplicate SACK")                                                 \
     X(UDP_LENGTH, "udp-length", "RFC 768",                                    \
       "the UDP length is that of header and payload")                         \
     X(ICMP_TYPE, "icmp-type", "RFC 792, RFC 4443, RFC 4861",                  \

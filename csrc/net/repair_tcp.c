@@ -289,8 +289,7 @@ struct block {
 
 /*
  * Blocks that an acknowledgement can report, at most n, RFC 2018 section 4:
- * every second of the latest segments beyond it. When all is acknowledged, a
- * duplicate, RFC 2883 section 4: what was sent again, or the last segment.
+ * every second of the latest segments beyond it, or the half of one segment.
  */
 static size_t
 sack_blocks(const struct side *peer, uint32_t ack, struct block *blocks,
@@ -309,6 +308,17 @@ sack_blocks(const struct side *peer, uint32_t ack, struct block *blocks,
         blocks[0] = (struct block){ack + (uint32_t)open / 2, peer->next};
         return 1;
     }
+    return 0;
+}
+
+/*
+ * When all is acknowledged a block reports a duplicate, RFC 2883 section 4:
+ * what was sent again, or else the last segment.
+ */
+static size_t
+duplicate_block(const struct side *peer, uint32_t ack, struct block *blocks)
+{
+    uint32_t to, from;
     if (peer->again && nd_seq_distance(peer->again_to, ack) >= 0) {
         blocks[0] = (struct block){peer->again_from, peer->again_to};
         return 1;
@@ -332,13 +342,17 @@ report_holes(struct nd_flow *flow, const struct side *peer,
                                             &length);
     if (option == NULL)
         return;
+    bool quiet = flow->options->events == ND_EVENTS_QUIET;
     struct block blocks[4];
     size_t drawn = (length - 2) / 8, n = 0;
     if (step->flags & ND_TCP_ACK && peer->started)
         n = sack_blocks(peer, step->ack, blocks, drawn);
+    if (n == 0 && step->flags & ND_TCP_ACK && !quiet)
+        n = duplicate_block(peer, step->ack, blocks);
     if (n < drawn) {
-        nd_repair_cut_option(flow, step, ND_RULE_TCP_SACK, ND_OPT_SACK,
-                             n == 0 ? 0 : 2 + 8 * n);
+        nd_repair_cut_option(flow, step, quiet ? ND_RULE_TCP_EVENT
+                                               : ND_RULE_TCP_SACK,
+                             ND_OPT_SACK, n == 0 ? 0 : 2 + 8 * n);
         if (n == 0)
             return;
         option = nd_repair_find_option(&step->tcp_options, ND_OPT_SACK,
