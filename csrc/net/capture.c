@@ -48,6 +48,8 @@ open_failed(const char *name, const char *told, struct nd_error *err)
                        "%s: the file is empty (0 bytes), so it holds no "
                        "packets. Capture again, or leave it out.",
                        name);
+    if (strstr(told, "error reading") != NULL)
+        return nd_fail(err, ND_IO, "%s: cannot be read: %s.", name, told);
     return nd_fail(err, ND_CAPTURE,
                    "%s: the header of the capture is cut or damaged "
                    "(libpcap: %s). No packet can be read; leave it out.",
@@ -236,10 +238,11 @@ describe_cut(struct nd_capture *capture)
         snprintf(sizes, sizeof sizes, "cannot be read (libpcap: %.180s)",
                  told);
     snprintf(capture->cut, sizeof capture->cut,
-             "packet %llu at byte %lld %s. %llu packets were read",
+             "packet %llu at byte %lld %s. %llu packet%s read",
              (unsigned long long)capture->records + 1,
              (long long)capture->before, sizes,
-             (unsigned long long)capture->records);
+             (unsigned long long)capture->records,
+             capture->records == 1 ? " was" : "s were");
 }
 
 enum nd_read

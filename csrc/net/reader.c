@@ -90,12 +90,13 @@ note_malformed(struct nd_reader *reader, const struct nd_record *record,
         return ND_OK;
     return nd_fail(err, ND_CAPTURE,
                    "%s: packet %llu at byte %lld is malformed: %s. %llu "
-                   "packets were read before it; on_error=\"skip\" leaves "
-                   "it out.",
+                   "packet%s read before it; on_error=\"skip\" leaves it "
+                   "out.",
                    nd_capture_name(reader->capture),
                    (unsigned long long)record->number + 1,
                    (long long)nd_capture_offset(reader->capture), reason,
-                   (unsigned long long)record->number);
+                   (unsigned long long)record->number,
+                   record->number == 1 ? " was" : "s were");
 }
 
 static enum nd_status
