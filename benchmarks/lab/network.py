@@ -166,6 +166,14 @@ class Network:
         gates = (("-4", f"10.7.{index}.1"), ("-6", f"2001:db8:{index + 1}::1"))
         for family, gate in gates:
             self._inside(client, "ip", family, "route", "add", "default", "via", gate)
+        # A server on a wildcard socket must not answer from the link's address.
+        # The metrics let these routes win over those the kernel has made.
+        for version, net, own, metric in (
+            ("-4", f"10.7.{index}.0/24", SERVER_V4, "0"),
+            ("-6", f"2001:db8:{index + 1}::/64", SERVER_V6, "1"),
+        ):
+            way = ("route", "replace", net, "dev", f"net{index}", "src", own)
+            self._inside(self.server, "ip", version, *way, "metric", metric)
         self._tune(client, host)
 
     def _address(self, name: str, device: str, index: int, last: int) -> None:
