@@ -9,7 +9,9 @@ some.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ async def perform(job: dict[str, Any], folder: Path) -> str | None:
 
 async def main() -> None:
     """Run all jobs of the file."""
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     plan = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(plan["folder"])
     jobs = [perform(job, folder) for job in plan["jobs"]]
@@ -42,4 +47,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(main())

@@ -32,7 +32,7 @@ def records(data: bytes) -> list[Packet | None]:
 
 
 def faults(row: Row, packets: list[Packet | None]) -> list[str]:
-    """What is wrong with one flow."""
+    """Say what is wrong with one flow."""
     whole = [p for p in packets if p is not None]
     if len(whole) != int(row["packets"]) or not whole:
         return ["packets missing or not parsed"]
@@ -44,8 +44,9 @@ def faults(row: Row, packets: list[Packet | None]) -> list[str]:
     tests = {
         "first packet is not from the source": (whole[0].source, whole[0].target)
         == ends,
-        "a packet of another flow": all({p.source, p.target} == set(ends)
-                                        for p in whole),  # fmt: skip
+        "a packet of another flow": all(
+            {p.source, p.target} == set(ends) for p in whole
+        ),
         "times fall": times == sorted(times),
         "bytes": sum(p.wire_length for p in whole) == int(row["bytes"]),
         "more than the total": len(whole) <= int(row["packets_total"]),
@@ -55,7 +56,7 @@ def faults(row: Row, packets: list[Packet | None]) -> list[str]:
 
 
 def table(rows: list[Row]) -> str:
-    """The classes as a Markdown table."""
+    """Show the classes as a Markdown table."""
     classes: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         classes[row["class"]].append(row)

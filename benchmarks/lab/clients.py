@@ -14,7 +14,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 Job = dict[str, Any]
 Client = Callable[[Job, Path], Awaitable[None]]
@@ -53,12 +53,12 @@ async def program(
 
 
 def host(job: Job) -> str:
-    """The address as it stands in a URL."""
+    """Give the address as it stands in a URL."""
     return f"[{job['address']}]" if job["family"] == 6 else str(job["address"])
 
 
 def unverified() -> ssl.SSLContext:
-    """A TLS context that takes the lab's own certificate."""
+    """Make a TLS context that takes the lab's own certificate."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -76,12 +76,13 @@ def abort(stream: socket.socket) -> None:
 
 @client
 async def dig(job: Job, folder: Path) -> None:
+    """Ask one question with dig."""
     await program("dig", f"@{job['address']}", *job["options"])
 
 
 @client
 async def dnspython(job: Job, folder: Path) -> None:
-    """Some questions from one socket, as a C library asks for A and AAAA."""
+    """Ask some questions from one socket, as a C library does for A and AAAA."""
     import dns.asyncbackend
     import dns.asyncquery
     import dns.message
@@ -98,18 +99,20 @@ async def dnspython(job: Job, folder: Path) -> None:
 
 
 def urls(job: Job) -> list[str]:
+    """Give the addresses of the documents that a job asks for."""
     return [f"{job['scheme']}://{host(job)}:{job['port']}{p}" for p in job["paths"]]
 
 
 @client
 async def curl(job: Job, folder: Path) -> None:
+    """Fetch or post with curl, over one connection where it can."""
     outputs = [x for url in urls(job) for x in ("-o", "/dev/null", url)]
     await program("curl", "-sSgk", *job["options"], *outputs, text=b"y" * job["body"])
 
 
 @client
 async def requests(job: Job, folder: Path) -> None:
-    """Requests of a session, one after the other with pauses between them."""
+    """Fetch or post documents in one session, with requests."""
     import requests as library
     import urllib3
 
@@ -129,6 +132,7 @@ async def requests(job: Job, folder: Path) -> None:
 
 @client
 async def httpx(job: Job, folder: Path) -> None:
+    """Fetch documents with pauses between them, with httpx."""
     import httpx as library
 
     async with library.AsyncClient(verify=unverified(), trust_env=False) as session:
@@ -139,6 +143,7 @@ async def httpx(job: Job, folder: Path) -> None:
 
 @client
 async def aiohttp(job: Job, folder: Path) -> None:
+    """Fetch documents with pauses between them, with aiohttp."""
     import aiohttp as library
 
     connector = library.TCPConnector(ssl=unverified())
@@ -151,7 +156,7 @@ async def aiohttp(job: Job, folder: Path) -> None:
 
 @client
 async def impatient(job: Job, folder: Path) -> None:
-    """Asks for a document over a plain socket and goes away in the middle."""
+    """Ask for a document over a plain socket and go away in the middle."""
 
     def visit() -> None:
         target = (job["address"], job["port"])
@@ -169,7 +174,7 @@ async def impatient(job: Job, folder: Path) -> None:
 @client
 async def aioquic(job: Job, folder: Path) -> None:
     """HTTP/3: some documents, one after the other or all at once."""
-    from aioquic.asyncio import connect
+    from aioquic.asyncio.client import connect
     from aioquic.h3.connection import H3_ALPN
     from aioquic.quic.configuration import QuicConfiguration
 
@@ -178,8 +183,9 @@ async def aioquic(job: Job, folder: Path) -> None:
     settings = QuicConfiguration(alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE)
     settings.server_name = "lab.test"
     address, port = job["address"], job["port"]
-    options = {"configuration": settings, "create_protocol": Http3Client}
-    async with connect(address, port, **options) as session:
+    options: Job = {"configuration": settings, "create_protocol": Http3Client}
+    async with connect(address, port, **options) as protocol:
+        session = cast(Http3Client, protocol)
         if job["parallel"]:
             await asyncio.gather(*(session.get(f"/{n}") for n in job["sizes"]))
             return
@@ -192,6 +198,7 @@ async def aioquic(job: Job, folder: Path) -> None:
 
 
 def ssh_options(folder: Path) -> list[str]:
+    """Give what ssh, scp and sftp need to use the lab's key and no other file."""
     pairs = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
     options = [x for pair in (*pairs, "LogLevel=ERROR") for x in ("-o", pair)]
     return [*options, "-F", "/dev/null", "-i", str(folder / "user_key")]
@@ -199,12 +206,14 @@ def ssh_options(folder: Path) -> list[str]:
 
 @client
 async def ssh(job: Job, folder: Path) -> None:
+    """Run one command on the server with OpenSSH."""
     target = ("-p", str(job["port"]), f"root@{job['address']}")
     await program("ssh", *ssh_options(folder), "-T", *target, job["command"])
 
 
 @client
 async def scp(job: Job, folder: Path) -> None:
+    """Fetch one file with scp."""
     source = f"root@{host(job)}:{folder}/www/{job['file']}"
     port = ("-P", str(job["port"]))
     await program("scp", "-q", *ssh_options(folder), *port, source, "/dev/null")
@@ -212,8 +221,10 @@ async def scp(job: Job, folder: Path) -> None:
 
 @client
 async def sftp(job: Job, folder: Path) -> None:
-    lines = "".join(f"ls {folder}/www\nget {folder}/www/{f} /dev/null\n"
-                    for f in job["files"])  # fmt: skip
+    """List a folder and fetch files with sftp."""
+    lines = "".join(
+        f"ls {folder}/www\nget {folder}/www/{f} /dev/null\n" for f in job["files"]
+    )
     options = ("-q", "-b", "-", "-P", str(job["port"]))
     target = f"root@{host(job)}"
     await program("sftp", *ssh_options(folder), *options, target, text=lines.encode())
@@ -221,7 +232,7 @@ async def sftp(job: Job, folder: Path) -> None:
 
 @client
 async def asyncssh(job: Job, folder: Path) -> None:
-    """A person at a terminal: single keys with pauses between them."""
+    """Type like a person at a terminal: single keys with pauses between them."""
     import asyncssh as library
 
     async with library.connect(
@@ -241,6 +252,7 @@ async def asyncssh(job: Job, folder: Path) -> None:
 
 @client
 async def smtplib(job: Job, folder: Path) -> None:
+    """Send some mails over one connection, with smtplib."""
     import smtplib as library
 
     def send() -> None:
@@ -256,6 +268,7 @@ async def smtplib(job: Job, folder: Path) -> None:
 
 @client
 async def curl_smtp(job: Job, folder: Path) -> None:
+    """Send one mail with curl."""
     url = f"smtp://{host(job)}:{job['port']}/client.test"
     parties = ("--mail-from", "me@client.test", "--mail-rcpt", "you@lab.test")
     lines = b"\r\n".join([b"y" * 70] * (job["sizes"][0] // 72))
@@ -265,6 +278,7 @@ async def curl_smtp(job: Job, folder: Path) -> None:
 
 @client
 async def curl_ftp(job: Job, folder: Path) -> None:
+    """Fetch files with curl."""
     address = [f"ftp://{host(job)}/{name}" for name in job["files"]]
     outputs = [x for url in address for x in ("-o", "/dev/null", url)]
     await program("curl", "-sSg", *job["options"], *outputs)
@@ -272,6 +286,7 @@ async def curl_ftp(job: Job, folder: Path) -> None:
 
 @client
 async def ftplib(job: Job, folder: Path) -> None:
+    """List a folder and fetch files, with ftplib."""
     import ftplib as library
 
     def visit() -> None:
@@ -288,6 +303,7 @@ async def ftplib(job: Job, folder: Path) -> None:
 
 @client
 async def lftp(job: Job, folder: Path) -> None:
+    """List a folder and fetch files with lftp."""
     orders = "".join(f"cat {name} > /dev/null;" for name in job["files"])
     orders = f"set net:timeout 8; set net:max-retries 1; cls -l; {orders} bye"
     await program("lftp", "-e", orders, f"ftp://lab:lab@{host(job)}")
@@ -298,6 +314,7 @@ async def lftp(job: Job, folder: Path) -> None:
 
 @client
 async def mosquitto_pub(job: Job, folder: Path) -> None:
+    """Publish lines with mosquitto_pub."""
     lines = b"".join(b"m" * size + b"\n" for size in job["sizes"])
     options = ("-h", job["address"], "-t", job["topic"], "-q", str(job["qos"]), "-l")
     await program("mosquitto_pub", *options, text=lines)
@@ -305,13 +322,14 @@ async def mosquitto_pub(job: Job, folder: Path) -> None:
 
 @client
 async def mosquitto_sub(job: Job, folder: Path) -> None:
+    """Listen to all topics for some seconds with mosquitto_sub."""
     options = ("-h", job["address"], "-t", "#", "-q", str(job["qos"]), "-k", "5")
     await program("mosquitto_sub", *options, "-W", str(job["seconds"]), kill_after=12)
 
 
 @client
 async def paho(job: Job, folder: Path) -> None:
-    """A device: subscribes to its orders, publishes values with pauses."""
+    """Act as a device: subscribe to orders, publish values with pauses."""
     import paho.mqtt.client as library
 
     session = library.Client(library.CallbackAPIVersion.VERSION2)
@@ -327,6 +345,7 @@ async def paho(job: Job, folder: Path) -> None:
 
 @client
 async def redis_cli(job: Job, folder: Path) -> None:
+    """Give orders, one after the other, with redis-cli."""
     options = ("-h", job["address"])
     text = "".join(f"{order}\n" for order in job["orders"]).encode()
     await program("redis-cli", *options, text=text)
@@ -334,6 +353,7 @@ async def redis_cli(job: Job, folder: Path) -> None:
 
 @client
 async def redis_py(job: Job, folder: Path) -> None:
+    """Give orders with pauses, then a pipeline, with redis-py."""
     import redis.asyncio as library
 
     session = library.Redis(host=job["address"])
@@ -349,7 +369,7 @@ async def redis_py(job: Job, folder: Path) -> None:
 
 @client
 async def redis_abort(job: Job, folder: Path) -> None:
-    """A worker that is killed: waits for a list, then resets the connection."""
+    """Give orders, then vanish: the connection is reset, not closed."""
 
     def visit() -> None:
         stream = socket.create_connection((job["address"], 6379), timeout=10)
@@ -362,18 +382,21 @@ async def redis_abort(job: Job, folder: Path) -> None:
 
 
 def dsn(job: Job) -> str:
+    """Give the connection string of PostgreSQL."""
     common = "user=postgres password=lab dbname=postgres"
     return f"host={job['address']} {common} sslmode=disable connect_timeout=10"
 
 
 @client
 async def psql(job: Job, folder: Path) -> None:
+    """Run queries with psql."""
     orders = [x for order in job["orders"] for x in ("-c", order)]
     await program("psql", "-qX", *orders, dsn(job))
 
 
 @client
 async def psycopg(job: Job, folder: Path) -> None:
+    """Run queries with pauses between them, with psycopg."""
     import psycopg as library
 
     session = await library.AsyncConnection.connect(dsn(job))
@@ -385,7 +408,7 @@ async def psycopg(job: Job, folder: Path) -> None:
 
 @client
 async def modbus(job: Job, folder: Path) -> None:
-    """A control room that reads registers again and again."""
+    """Read registers again and again, as a control room does."""
     from pymodbus.client import AsyncModbusTcpClient
 
     session = AsyncModbusTcpClient(job["address"], port=502)
@@ -403,11 +426,13 @@ async def modbus(job: Job, folder: Path) -> None:
 
 @client
 async def ntpdate(job: Job, folder: Path) -> None:
+    """Ask the time with ntpdig."""
     await program("ntpdig", "-t", "3", "-s" if job["short"] else "-d", job["address"])
 
 
 @client
 async def ntplib(job: Job, folder: Path) -> None:
+    """Ask the time once, with ntplib."""
     import ntplib as library
 
     request = library.NTPClient().request
@@ -426,7 +451,7 @@ async def chronyd(job: Job, folder: Path) -> None:
 
 @client
 async def gstreamer(job: Job, folder: Path) -> None:
-    """A media stream of some seconds; voice comes back, as in an echo call."""
+    """Send a media stream of some seconds to the servers' host."""
     target = (f"host={job['address']}", f"port={job['port']}")
     local = (f"bind-port={job['local_port']}", f"ttl={job['ttl']}")
     pipeline = f"{job['media']} ! udpsink"
@@ -435,6 +460,7 @@ async def gstreamer(job: Job, folder: Path) -> None:
 
 @client
 async def websockets(job: Job, folder: Path) -> None:
+    """Chat with the server, or ask it to push, with websockets."""
     from websockets.asyncio.client import connect
 
     url = f"ws://{host(job)}:8765/chat"
@@ -452,10 +478,12 @@ async def websockets(job: Job, folder: Path) -> None:
 
 @client
 async def iperf3(job: Job, folder: Path) -> None:
+    """Measure the line with iperf3."""
     options = ("-c", job["address"], "-p", str(job["port"]), *job["options"])
     await program("iperf3", *options)
 
 
 @client
 async def ping(job: Job, folder: Path) -> None:
+    """Ping an address."""
     await program("ping", "-W", "2", *job["options"], job["address"])

@@ -117,7 +117,7 @@ def parse(time: int, length: int, frame: bytes) -> Packet | None:
 
 
 def service_of(packet: Packet, server: tuple[bytes, ...]) -> str | None:
-    """The service whose client or server sent the packet."""
+    """Name the service whose client or server sent the packet."""
     if packet.protocol in (1, 58):
         return "icmp"
     ends = (packet.source, packet.target)
@@ -172,12 +172,12 @@ def choose(flows: list[Flow], counts: dict[str, int]) -> dict[str, list[Flow]]:
 def splits(flows: list[Flow]) -> dict[str, str]:
     """Flow key -> train or test: about 30 % of a class by hash, 4 at least."""
     keys = sorted(hashlib.sha256(f.key.encode()).hexdigest() + f.key for f in flows)
-    test = max(4, round(len(keys) * TEST_SHARE))
+    test = min(max(4, round(len(keys) * TEST_SHARE)), len(keys) // 2)
     return {key[64:]: "test" if n < test else "train" for n, key in enumerate(keys)}
 
 
 def row_of(flow: Flow, name: str, split: str, first: int) -> dict[str, object]:
-    """The manifest's line of one flow."""
+    """Make the manifest's line of one flow."""
     kept = flow.packets[:MAX_PACKETS]
     start, end = kept[0], kept[-1]
     forward = sum(p.source == start.source for p in flow.packets)
@@ -196,7 +196,7 @@ def row_of(flow: Flow, name: str, split: str, first: int) -> dict[str, object]:
 
 
 def write_flows(flows: list[Flow]) -> bytes:
-    """The class pcap: the flows one after the other."""
+    """Make the class pcap: the flows one after the other."""
     out = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAP_LENGTH, 1)]
     for flow in flows:
         for packet in flow.packets[:MAX_PACKETS]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aioquic.asyncio import QuicConnectionProtocol
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.events import QuicEvent
 
 
-class Http3Client(QuicConnectionProtocol):  # type: ignore[misc]
+class Http3Client(QuicConnectionProtocol):
     """One connection; `get` fetches one document."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -11,9 +11,6 @@ from .network import HOSTS, SERVER_V4, SERVER_V6
 Job = dict[str, Any]
 Draw = random.Random
 
-SECONDS = 110.0
-"""Clients start within so many seconds."""
-
 COUNTS = {
     "dns": 200,
     "http": 200,
@@ -42,11 +39,13 @@ KINDS = ("A", "A", "A", "AAAA", "AAAA", "TXT", "MX", "ANY")
 
 
 def name(draw: Draw) -> str:
+    """Draw a host name, mostly one that exists."""
     known = draw.random() < 0.85
     return f"{'n' if known else 'unknown'}{draw.randrange(400)}.lab.test"
 
 
 def dns(draw: Draw) -> Job:
+    """Draw questions of dig or of a resolver library."""
     if draw.random() < 0.45:
         options = ["+tries=2", "+time=2", draw.choice(("+edns", "+noedns", "+dnssec"))]
         options += ["+cookie" if draw.random() < 0.5 else "+nocookie"]
@@ -76,6 +75,7 @@ def paths(draw: Draw, most: int) -> list[str]:
 
 
 def web(draw: Draw, scheme: str, ports: tuple[int, int]) -> Job:
+    """Draw a visit to the web server."""
     clients = ("curl", "requests", "httpx", "aiohttp", "impatient")
     chosen = draw.choices(clients, (8, 3, 3, 3, 1.5))[0]
     job: Job = {"client": chosen, "scheme": scheme, "paths": paths(draw, 8)}
@@ -94,6 +94,7 @@ def web(draw: Draw, scheme: str, ports: tuple[int, int]) -> Job:
 
 
 def curl_options(draw: Draw, scheme: str, body: int) -> list[str]:
+    """Draw what curl is told."""
     if body:
         return ["--data-binary", "@-"]
     options = draw.choice(([], [], ["--compressed"], ["-I"], ["-r", "0-999"]))
@@ -101,20 +102,28 @@ def curl_options(draw: Draw, scheme: str, body: int) -> list[str]:
     if draw.random() < 0.1:
         options += ["-m", f"{draw.uniform(0.15, 0.6):.2f}"]
     if scheme == "https":
-        versions = (["--tlsv1.3"], ["--tls-max", "1.2"], ["--http1.1"], [])
+        versions: tuple[list[str], ...] = (
+            ["--tlsv1.3"],
+            ["--tls-max", "1.2"],
+            ["--http1.1"],
+            [],
+        )
         options += draw.choice(versions)
     return options
 
 
 def http(draw: Draw) -> Job:
+    """Draw a visit in the clear."""
     return web(draw, "http", (80, 8080))
 
 
 def https(draw: Draw) -> Job:
+    """Draw a visit over TLS."""
     return web(draw, "https", (443, 8443))
 
 
 def quic(draw: Draw) -> Job:
+    """Draw a visit over HTTP/3."""
     sizes = [draw.choice((200, 1_500, 9_000, 40_000, 150_000))]
     sizes += [draw.choice((200, 4_000)) for _ in range(draw.choice((0, 0, 1, 4)))]
     return {
@@ -127,6 +136,7 @@ def quic(draw: Draw) -> Job:
 
 
 def ssh(draw: Draw) -> Job:
+    """Draw a command, a copy of files or a session of keys."""
     chosen = draw.choices(("ssh", "scp", "sftp", "asyncssh"), (5, 2, 2, 3))[0]
     size = draw.choice((10, 3_000, 60_000, 300_000))
     commands = ("true", "uname -a; sleep 0.4; id", f"head -c {size} /dev/urandom")
@@ -141,6 +151,7 @@ def ssh(draw: Draw) -> Job:
 
 
 def smtp(draw: Draw) -> Job:
+    """Draw mails."""
     sizes = [draw.choice((150, 1_200, 8_000, 60_000, 200_000))]
     sizes += [draw.choice((150, 1_200))] * draw.choice((0, 0, 0, 1, 3))
     return {
@@ -152,16 +163,20 @@ def smtp(draw: Draw) -> Job:
 
 
 def ftp(draw: Draw) -> Job:
+    """Draw files to fetch."""
     count = draw.choice((1, 1, 2, 3))
     return {
         "client": draw.choice(("curl_ftp", "ftplib", "lftp")),
-        "files": [f"{draw.randrange(1, 8)}.{draw.choice(('bin', 'txt'))}"
-                  for _ in range(count)],  # fmt: skip
+        "files": [
+            f"{draw.randrange(1, 8)}.{draw.choice(('bin', 'txt'))}"
+            for _ in range(count)
+        ],
         "options": draw.choice(([], ["-u", "lab:lab"], ["--disable-epsv"])),
     }
 
 
 def mqtt(draw: Draw) -> Job:
+    """Draw what a device publishes or for how long it listens."""
     count = draw.choice((1, 1, 3, 8, 20))
     return {
         "client": draw.choice(("mosquitto_pub", "mosquitto_sub", "paho", "paho")),
@@ -174,6 +189,7 @@ def mqtt(draw: Draw) -> Job:
 
 
 def redis(draw: Draw) -> Job:
+    """Draw orders and a pipeline."""
     orders = []
     for _ in range(draw.choice((1, 1, 2, 3, 6, 15))):
         key = f"k{draw.randrange(60)}"
@@ -190,6 +206,7 @@ def redis(draw: Draw) -> Job:
 
 
 def postgresql(draw: Draw) -> Job:
+    """Draw queries."""
     orders = []
     for _ in range(draw.choice((1, 2, 4, 8))):
         rows = draw.choice((1, 10, 200, 2_000))
@@ -209,6 +226,7 @@ def postgresql(draw: Draw) -> Job:
 
 
 def ntp(draw: Draw) -> Job:
+    """Draw a way to ask the time."""
     return {
         "client": draw.choices(("ntpdate", "ntplib", "chronyd"), (3, 3, 4))[0],
         "short": draw.random() < 0.7,
@@ -218,6 +236,7 @@ def ntp(draw: Draw) -> Job:
 
 
 def rtp(draw: Draw) -> Job:
+    """Draw a video or voice stream."""
     frames = draw.choice((40, 75, 150))
     size = draw.choice(("width=320,height=240", "width=480,height=270"))
     rate = draw.choice((150_000, 400_000))
@@ -233,11 +252,11 @@ def rtp(draw: Draw) -> Job:
         " max-ptime=20000000",
         f"{sound}960 ! audio/x-raw,rate=48000 ! opusenc ! rtpopuspay",
     )
-    number = draw.choices(range(4), (4, 2, 2, 2))[0]
-    return {"client": "gstreamer", "media": media[number], "voice": number > 1}
+    return {"client": "gstreamer", "media": draw.choices(media, (4, 2, 2, 2))[0]}
 
 
 def websocket(draw: Draw) -> Job:
+    """Draw a chat."""
     count = draw.choice((1, 3, 8, 20))
     return {
         "client": "websockets",
@@ -249,6 +268,7 @@ def websocket(draw: Draw) -> Job:
 
 
 def iperf(draw: Draw) -> Job:
+    """Draw a measurement."""
     choices = (
         ["-n", str(draw.choice((200_000, 1_000_000)))],
         ["-n", str(draw.choice((200_000, 1_000_000))), "-R"],
@@ -259,12 +279,16 @@ def iperf(draw: Draw) -> Job:
 
 
 def modbus(draw: Draw) -> Job:
-    reads = [(draw.randrange(800), draw.randrange(1, 100))
-             for _ in range(draw.choice((2, 6, 15)))]  # fmt: skip
+    """Draw registers to read."""
+    reads = [
+        (draw.randrange(800), draw.randrange(1, 100))
+        for _ in range(draw.choice((2, 6, 15)))
+    ]
     return {"client": "modbus", "reads": reads, "pause": draw.choice((0.05, 0.4))}
 
 
 def icmp(draw: Draw) -> Job:
+    """Draw a series of pings."""
     count, pause = draw.choice((1, 2, 4, 4, 10, 20)), draw.choice((0.2, 0.5, 1.0))
     size = draw.choice((56, 56, 56, 32, 8, 500, 1_300))
     return {"client": "ping", "options": ["-c", count, "-i", pause, "-s", size]}
@@ -279,7 +303,7 @@ SERVICES: dict[str, Callable[[Draw], Job]] = {
 }
 
 
-def draw_plan(seed: int, counts: dict[str, int]) -> list[list[Job]]:
+def draw_plan(seed: int, counts: dict[str, int], seconds: float) -> list[list[Job]]:
     """Draw the jobs of every client host.
 
     Parameters
@@ -288,6 +312,8 @@ def draw_plan(seed: int, counts: dict[str, int]) -> list[list[Job]]:
         The same seed gives the same plan.
     counts : dict of str to int
         Flows wanted of each service.
+    seconds : float
+        Clients start within so many seconds.
 
     Returns
     -------
@@ -300,7 +326,7 @@ def draw_plan(seed: int, counts: dict[str, int]) -> list[list[Job]]:
         for number in range(int(counts[service] * SPARE) + 2):
             job = function(draw)
             host = draw.randrange(len(HOSTS))
-            job["at"] = round(draw.uniform(0.5, SECONDS), 3)
+            job["at"] = round(draw.uniform(0.5, seconds), 3)
             job["family"] = draw.choices((4, 6), (6, 4))[0]
             job["address"] = SERVER_V4 if job["family"] == 4 else SERVER_V6
             place(job, number, host)
@@ -317,8 +343,7 @@ def place(job: Job, number: int, host: int) -> None:
         job["address"] = address
         job["options"] = [str(option) for option in job["options"]]
     elif job["client"] == "gstreamer":
-        # The server returns what comes to ports 5104 and up.
-        job["port"] = (5104 if job["voice"] else 5004) + 2 * number
+        job["port"] = 5004 + 2 * number
         job["ttl"] = HOSTS[host].ttl
         job["local_port"] = 50_000 + 2 * number + host
     elif job["client"] == "chronyd":

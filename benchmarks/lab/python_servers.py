@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .network import SERVER_V4, SERVER_V6
+from .servers import RTP_PORTS
+
 
 async def smtp(folder: Path) -> None:
-    """aiosmtpd on ports 25 and 587; takes every mail."""
+    """Take every mail on ports 25 and 587, with aiosmtpd."""
     from aiosmtpd.handlers import Sink
     from aiosmtpd.smtp import SMTP
 
@@ -22,7 +25,7 @@ async def smtp(folder: Path) -> None:
 
 
 async def ftp(folder: Path) -> None:
-    """pyftpdlib on port 21, passive ports 40000 to 40399."""
+    """Serve files on port 21, data on ports 40000 to 40399, with pyftpdlib."""
     from pyftpdlib.authorizers import DummyAuthorizer
     from pyftpdlib.handlers import FTPHandler
     from pyftpdlib.servers import FTPServer
@@ -39,16 +42,15 @@ async def ftp(folder: Path) -> None:
 
 
 async def quic(folder: Path) -> None:
-    """A small HTTP/3 server on aioquic: ``GET /N`` gives N bytes."""
-    from aioquic.asyncio import QuicConnectionProtocol, serve
+    """Serve HTTP/3 with aioquic: ``GET /N`` gives N bytes."""
+    from aioquic.asyncio.protocol import QuicConnectionProtocol
+    from aioquic.asyncio.server import serve
     from aioquic.h3.connection import H3_ALPN, H3Connection
     from aioquic.h3.events import HeadersReceived
     from aioquic.quic.configuration import QuicConfiguration
     from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
-    from .network import SERVER_V4, SERVER_V6
-
-    class Http3(QuicConnectionProtocol):  # type: ignore[misc]
+    class Http3(QuicConnectionProtocol):
         h3: Any = None
 
         def quic_event_received(self, event: QuicEvent) -> None:
@@ -78,7 +80,7 @@ async def quic(folder: Path) -> None:
 
 
 async def websocket(folder: Path) -> None:
-    """An echo and push server on websockets; a text "push N S" asks for N."""
+    """Echo what comes, with websockets; "push N S" gives N messages of S bytes."""
     from websockets.asyncio.server import ServerConnection, serve
 
     async def talk(connection: ServerConnection) -> None:
@@ -95,39 +97,18 @@ async def websocket(folder: Path) -> None:
         await asyncio.Event().wait()
 
 
-class Media(asyncio.DatagramProtocol):
-    """Takes media packets; returns them if `echo`, as a telephone test line."""
-
-    def __init__(self, echo: bool) -> None:
-        self.echo = echo
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, address: tuple[Any, ...]) -> None:
-        """Take one packet."""
-        if self.echo:
-            self.transport.sendto(data, address)
-
-
 async def rtp(folder: Path) -> None:
-    """A media gateway: ports 5004 to 5102 listen, 5104 to 5202 echo."""
-    from .network import SERVER_V4, SERVER_V6
-
+    """Take the media streams, one port each; nothing goes back."""
     loop = asyncio.get_running_loop()
     for address in (SERVER_V4, SERVER_V6):
-        for port in range(5004, 5204, 2):
-            await loop.create_datagram_endpoint(
-                lambda port=port: Media(port >= 5104),  # type: ignore[misc]
-                (address, port),
-            )
+        for port in RTP_PORTS:
+            target = (address, port)
+            await loop.create_datagram_endpoint(asyncio.DatagramProtocol, target)
     await asyncio.Event().wait()
 
 
 async def modbus(folder: Path) -> None:
-    """A Modbus TCP device on pymodbus with 1,000 registers."""
+    """Be a Modbus TCP device with 1,000 registers, with pymodbus."""
     from pymodbus.server import StartAsyncTcpServer
     from pymodbus.simulator import DataType, SimData, SimDevice
 

@@ -39,7 +39,8 @@ PORTS: dict[tuple[str, int], str] = {
 }
 PORTS |= {("tcp", port): "ftp_data" for port in range(40000, 40400)}
 PORTS |= {(kind, p): "iperf" for kind in ("tcp", "udp") for p in range(5201, 5241)}
-PORTS |= {("udp", port): "rtp" for port in range(5004, 5204, 2)}
+RTP_PORTS = range(5004, 5200, 2)
+PORTS |= {("udp", port): "rtp" for port in RTP_PORTS}
 
 POSTGRES = Path("/usr/lib/postgresql")
 NAMES = 400
@@ -197,7 +198,7 @@ class Servers:
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{f}/{name}")
 
     def _records(self) -> str:
-        """Names of very different answer sizes, as dnsmasq options."""
+        """Draw names of very different answer sizes, as dnsmasq options."""
         lines = []
         for number in range(NAMES):
             name = f"n{number}.lab.test"
@@ -212,7 +213,7 @@ class Servers:
         return "\n".join(lines)
 
     def _start_system(self) -> None:
-        """The servers that come from Debian."""
+        """Start the servers that come from Debian."""
         folder = self.folder
         config = self._config("dnsmasq", DNSMASQ, records=self._records())
         self._start("dnsmasq", shutil.which("dnsmasq") or "dnsmasq", "-C", config)
@@ -222,8 +223,8 @@ class Servers:
         self._start("sshd", sshd, "-D", "-e", "-f", self._config("sshd", SSHD))
         self._start("mosquitto", "mosquitto", "-c", self._config("mq", MOSQUITTO))
         self._start(
-            *("redis", "redis-server", "--bind", "0.0.0.0", "::", "--protected-mode", "no"),
-            *("--save", "", "--dir", str(folder)),
+            *("redis", "redis-server", "--bind", "0.0.0.0", "::"),
+            *("--protected-mode", "no", "--save", "", "--dir", str(folder)),
         )
         config = self._config("chronyd", CHRONYD)
         self._start("chronyd", "chronyd", "-d", "-x", "-u", "root", "-f", config)
@@ -231,7 +232,7 @@ class Servers:
             self._start(f"iperf{port}", "iperf3", "-s", "-p", str(port))
 
     def _start_postgres(self) -> None:
-        """PostgreSQL refuses to run as root, so it gets its own user's folder."""
+        """Start PostgreSQL, which refuses to be root, as its own user."""
         binaries = max(POSTGRES.iterdir(), key=lambda p: int(p.name)) / "bin"
         data = self.folder / "postgres"
         data.mkdir()
@@ -255,7 +256,7 @@ class Servers:
         )
 
     def _start_python(self) -> None:
-        """The servers that come from PyPI (``python_servers.py``)."""
+        """Start the servers that come from PyPI (``python_servers.py``)."""
         for name in ("smtp", "ftp", "quic", "websocket", "rtp", "modbus"):
             module = ("-m", "benchmarks.lab.python_servers")
             self._start(name, sys.executable, *module, name, str(self.folder))
