@@ -262,23 +262,36 @@ class Servers:
             self._start(name, sys.executable, *module, name, str(self.folder))
 
     def _wait(self, timeout: float = 40.0) -> None:
-        """Wait until every TCP port is bound; name those that are not."""
-        wanted = {p for (kind, p), s in PORTS.items() if kind == "tcp"}
-        wanted -= set(range(40000, 40400))
+        """Wait until all is bound, in both families; name what is not."""
+        wanted = {
+            (kind, port, family)
+            for (kind, port), service in PORTS.items()
+            if service != "ftp_data" and (service, kind) != ("iperf", "udp")
+            for family in (4, 6)
+        }
         until = time.monotonic() + timeout
         while wanted and time.monotonic() < until:
             time.sleep(0.3)
-            listing = subprocess.run(
-                self.network.command(self.network.server, "ss", "-Hltn"),
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-            bound = {int(x.split()[3].rsplit(":", 1)[1]) for x in listing.splitlines()}
-            wanted -= bound
+            wanted -= self._bound()
         if wanted:
-            names = sorted({PORTS["tcp", port] for port in wanted})
+            names = sorted({PORTS[kind, port] for kind, port, _ in wanted})
             raise RuntimeError(f"not started within {timeout} s: {', '.join(names)}")
+
+    def _bound(self) -> set[tuple[str, int, int]]:
+        """List what is listened to: transport, port and IP version."""
+        listing = subprocess.run(
+            self.network.command(self.network.server, "ss", "-Hltun"),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        bound = set()
+        for line in listing.splitlines():
+            kind, local = line.split()[0], line.split()[4]
+            address, port = local.rsplit(":", 1)
+            families = (4, 6) if address == "*" else (6,) if "[" in address else (4,)
+            bound |= {(kind, int(port), family) for family in families}
+        return bound
 
     def _end(self) -> None:
         for process in self._processes:
