@@ -52,7 +52,7 @@ enum {
     ND_OPT_FAST_OPEN = 34
 };
 
-enum { ND_OPTION_BYTES = 40, ND_ECHO_RING = 32, ND_EDGE_RING = 32 };
+enum { ND_OPTION_BYTES = 40, ND_ECHO_RING = 32, ND_EDGE_RING = 64 };
 
 /* Where headers begin in a canonical row, in cells. */
 enum {

@@ -213,18 +213,24 @@ account(struct side *me, struct nd_step *step)
 
 /* ---- acknowledgement -------------------------------------------------- */
 
-/* The middle of the segment ends between two numbers, or of the bytes. */
+/*
+ * The first segment end above what is acknowledged that leaves no more than
+ * half of a usual window open; the middle of a single segment.
+ */
 static uint32_t
-middle_edge(const struct side *peer, uint32_t above)
+part_edge(const struct side *peer, uint32_t above)
 {
-    uint32_t inside[ND_EDGE_RING], edge;
-    size_t n = 0;
-    for (size_t k = 1; edge_at(peer, k, &edge); k++)
-        if (nd_seq_distance(above, edge) > 0 &&
-            nd_seq_distance(edge, peer->next) > 0)
-            inside[n++] = edge;
-    if (n > 0)
-        return inside[n / 2];
+    const int32_t limit = 1 << 15;
+    uint32_t edge, best = peer->next;
+    for (size_t k = 1; edge_at(peer, k, &edge) &&
+                       nd_seq_distance(above, edge) > 0; k++) {
+        if (nd_seq_distance(edge, peer->next) > limit && best != peer->next)
+            break;
+        if (nd_seq_distance(edge, peer->next) > 0)
+            best = edge;
+    }
+    if (best != peer->next)
+        return best;
     return above + (peer->next - above) / 2;
 }
 
@@ -246,7 +252,7 @@ acknowledge(struct nd_flow *flow, struct side *me, const struct side *peer,
         return;
     step->ack = peer->next;
     if (hint == ND_ACK_PART)
-        step->ack = middle_edge(peer, above);
+        step->ack = part_edge(peer, above);
     else if (hint == ND_ACK_DUPLICATE)
         step->ack = me->last_ack;
     me->acked = true;
