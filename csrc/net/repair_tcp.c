@@ -12,7 +12,7 @@ struct side {
     uint32_t floor; /* first byte of data */
     uint32_t last_ack;
     bool started, syn, fin, acked;
-    struct nd_step *last;           /* its latest step */
+    struct nd_step *last;           /* its latest step but RST */
     int scale;                      /* -1: no SYN, or none offered */
     uint32_t clock, last_clock;     /* TCP timestamp values */
     bool told_clock;
@@ -208,7 +208,8 @@ account(struct side *me, struct nd_step *step)
     me->started = true;
     me->syn |= syn;
     me->fin |= fin;
-    me->last = step;
+    if (!(step->flags & ND_TCP_RST)) /* its window means nothing */
+        me->last = step;
 }
 
 /* ---- acknowledgement -------------------------------------------------- */
@@ -295,7 +296,8 @@ struct block {
 
 /*
  * Blocks that an acknowledgement can report, at most n, RFC 2018 section 4:
- * every second of the latest segments beyond it, or the half of one segment.
+ * every second of the latest segments beyond it, or where there are too few,
+ * every second of equal parts of what is open.
  */
 static size_t
 sack_blocks(const struct side *peer, uint32_t ack, struct block *blocks,
@@ -307,14 +309,17 @@ sack_blocks(const struct side *peer, uint32_t ack, struct block *blocks,
                        edge_at(peer, k + 1, &from); k += 2)
         if (nd_seq_distance(ack, from) > 0)
             blocks[found++] = (struct block){from, to};
-    if (found > 0)
-        return found;
     int32_t open = nd_seq_distance(ack, peer->next);
-    if (open >= 2) {
-        blocks[0] = (struct block){ack + (uint32_t)open / 2, peer->next};
-        return 1;
-    }
-    return 0;
+    if (found == n || open < 2)
+        return found;
+    if (open <= 2 * (int32_t)n)
+        n = (size_t)open / 2;
+    uint32_t width = (uint32_t)open / (uint32_t)(2 * n);
+    for (size_t i = 0; i < n; i++)
+        blocks[i].from = ack + width * (uint32_t)(2 * (n - i) - 1);
+    for (size_t i = 0; i < n; i++)
+        blocks[i].to = blocks[i].from + width;
+    return n;
 }
 
 /*
