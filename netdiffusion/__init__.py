@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from netdiffusion._core import CaptureError, DeviceError, Error, FormatError
+from netdiffusion.balance import balance_flows
 from netdiffusion.captures import (
     CaptureWarning,
     iter_flows,
@@ -10,6 +13,7 @@ from netdiffusion.captures import (
     write_capture,
 )
 from netdiffusion.datasets import load_lab_flows
+from netdiffusion.evaluate import Evaluation, evaluate
 from netdiffusion.flows import FlowSet
 from netdiffusion.images import read_png, write_png
 from netdiffusion.layout import Layout, get_layout, layouts
@@ -23,6 +27,9 @@ from netdiffusion.repair import (
     rules,
 )
 
+if TYPE_CHECKING:
+    from netdiffusion.balance import FlowOverSampler
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -30,6 +37,8 @@ __all__ = [
     "CaptureWarning",
     "DeviceError",
     "Error",
+    "Evaluation",
+    "FlowOverSampler",
     "FlowSet",
     "FormatError",
     "Layout",
@@ -37,6 +46,8 @@ __all__ = [
     "RepairReport",
     "Rule",
     "__version__",
+    "balance_flows",
+    "evaluate",
     "get_layout",
     "iter_flows",
     "layouts",
@@ -51,3 +62,12 @@ __all__ = [
     "write_nprint",
     "write_png",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Give `FlowOverSampler`, which loads imbalanced-learn, when it is asked for."""
+    if name == "FlowOverSampler":
+        from netdiffusion import balance
+
+        return balance.FlowOverSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

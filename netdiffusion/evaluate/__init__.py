@@ -1,0 +1,163 @@
+"""Figures that say how good synthetic flows are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from netdiffusion._core import FormatError
+from netdiffusion.evaluate.features import (
+    flow_bits,
+    flow_statistics,
+    gaps,
+    statistic_names,
+)
+from netdiffusion.evaluate.fidelity import measure_fidelity
+from netdiffusion.evaluate.privacy import copies, nearest
+from netdiffusion.evaluate.report import Evaluation
+from netdiffusion.evaluate.utility import (
+    CLASSIFIERS,
+    SHARES,
+    discriminator,
+    measure_utility,
+)
+from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
+
+__all__ = [
+    "Evaluation",
+    "copies",
+    "discriminator",
+    "evaluate",
+    "flow_bits",
+    "flow_statistics",
+    "measure_fidelity",
+    "measure_utility",
+    "nearest",
+    "statistic_names",
+]
+
+
+def evaluate(
+    real: FlowSet,
+    synthetic: FlowSet,
+    *,
+    test: FlowSet | None = None,
+    n_packets: int = 8,
+    classifiers: Sequence[str] = CLASSIFIERS,
+    shares: Sequence[int] = SHARES,
+    random_state: int = 0,
+    n_jobs: int | None = None,
+) -> Evaluation:
+    """Compare synthetic flows with real ones: fidelity, utility, copies.
+
+    Parameters
+    ----------
+    real : FlowSet
+        Real flows, those that the model was fitted to.
+    synthetic : FlowSet
+        Flows of the same classes; classes of only one set are left out.
+    test : FlowSet, optional
+        Real flows to test on, which the model has not seen. Default: 30 % of
+        `real`; the model may know these, so the figures flatter it.
+    n_packets : int, default 8
+        Packets of each flow that are compared and that classifiers see.
+    classifiers : sequence of {"random_forest", "decision_tree", "svm"}
+        The first gives the main figures.
+    shares : sequence of int, default (0, 25, 50, 75, 100)
+        Synthetic flows of the mixing curve, per cent.
+    random_state : int, default 0
+        Seed of everything that is drawn.
+    n_jobs : int, optional
+        Threads of the random forests; -1 takes all.
+
+    Returns
+    -------
+    Evaluation
+        Dictionaries ``fidelity``, ``utility``, ``discriminator``, ``copies`` and
+        ``nearest``, described at `measure_fidelity`, `measure_utility`,
+        `discriminator`, `copies` and `nearest` of `netdiffusion.evaluate`;
+        ``table()`` shows them, ``save()`` writes a report.
+
+    Raises
+    ------
+    FormatError
+        The sets have no class in common.
+    ModuleNotFoundError
+        scikit-learn or SciPy is not installed (the ml extra).
+
+    Examples
+    --------
+    >>> import netdiffusion as nd
+    >>> train, test = nd.load_lab_flows("train"), nd.load_lab_flows("test")
+    >>> result = nd.evaluate(train, test, test=test, classifiers=["decision_tree"])
+    >>> result.fidelity["mean_jsd"] < 0.05
+    True
+    """
+    layouts = {s.layout for s in (real, synthetic, test) if s is not None}
+    if len(layouts) > 1:
+        real, synthetic = (s.to_layout(DEFAULT_LAYOUT) for s in (real, synthetic))
+        test = None if test is None else test.to_layout(DEFAULT_LAYOUT)
+    shared = set(real.counts) & set(synthetic.counts)
+    if not shared:
+        raise FormatError(
+            f"evaluate: no class is in both sets (real: {_few(real)}; synthetic: "
+            f"{_few(synthetic)}). Give both the same labels when reading them."
+        )
+    synthetic = synthetic.select(sorted(shared))
+    train, held_out = (real, test) if test is not None else _split(real, random_state)
+    options: Any = {"n_packets": n_packets, "random_state": random_state}
+    about = {
+        **options,
+        "classes": sorted(shared),
+        "real_flows": len(real),
+        "synthetic_flows": len(synthetic),
+        "test_flows": len(held_out),
+        "test": "given" if test is not None else "30 % of the real flows",
+        "layout": real.layout,
+        "classifiers": list(classifiers),
+    }
+    training: Any = {"classifiers": classifiers, "shares": shares, "n_jobs": n_jobs}
+    return Evaluation(
+        fidelity=measure_fidelity(real, synthetic, n_packets=n_packets)
+        | {"real_real": _floor(train, held_out, n_packets)},
+        utility=measure_utility(train, synthetic, held_out, **training, **options),
+        discriminator=discriminator(held_out, synthetic, train, **options),
+        copies=copies(real, synthetic) | {"held_out": copies(train, held_out)},
+        nearest=nearest(train, synthetic, held_out, **options),
+        about=about,
+        curves={
+            "packet length, bytes": (real.wire_length, synthetic.wire_length),
+            "inter-arrival, seconds": (_waits(real), _waits(synthetic)),
+        },
+    )
+
+
+def _split(real: FlowSet, seed: int) -> tuple[FlowSet, FlowSet]:
+    """Keep 30 % of the real flows for tests."""
+    return real.split(0.3, random_state=seed)
+
+
+def _floor(train: FlowSet, held_out: FlowSet, n_packets: int) -> dict[str, object]:
+    """Return the figures of two real sets, to read the synthetic ones by."""
+    if not set(train.counts) & set(held_out.counts):
+        return {}
+    told = measure_fidelity(train, held_out, n_packets=n_packets)
+    return {name: told[name] for name in (*_MEANS, "emd")}
+
+
+_MEANS = ("mean_jsd", "mean_tvd", "mean_hellinger")
+
+
+def _waits(flows: FlowSet) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the gaps between packets, seconds."""
+    inside = np.ones(len(flows.rows), np.bool_)
+    inside[flows.offsets[:-1][flows.n_packets > 0]] = False
+    return gaps(flows)[inside]
+
+
+def _few(flows: FlowSet) -> str:
+    """Name some of the classes of a set."""
+    names = list(flows.counts)
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "none"
