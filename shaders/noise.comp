@@ -1,0 +1,31 @@
+#version 450
+// x[t][e] = step.noise_scale * normal(t, e, step.noise_stream), e < 3C;
+// estimate = 0. Element numbers of Philox: packet * 3C + e.
+// x, estimate (T, 3C); tokens, flows (T, 4), (F, 4). x: texels, y: rows.
+// C twin: cpu_noise.
+#extension GL_GOOGLE_include_directive : require
+#include "common.glsl"
+#include "philox.glsl"
+
+ND_IN_UINT(0, tokens)
+ND_IN_UINT(1, flows)
+ND_OUT(0, out_x);
+ND_OUT(1, out_estimate);
+ND_STEP;
+ND_PARAMS(nd_draw_params);
+
+void main()
+{
+    int k = int(gl_GlobalInvocationID.x), row = int(gl_WorkGroupID.y);
+    uint pixels = 3 * p.cells;
+    if (4 * k >= int(pixels))
+        return;
+    uvec4 token = tokens(row * TABLE_STRIDE4);
+    uvec2 id = flows(int(token.x) * TABLE_STRIDE4).zw;
+    uvec2 key = uvec2(step_now.seed_low, step_now.seed_high);
+    uint element = token.y * pixels + 4 * uint(k);
+    vec4 n = normals(element, id, step_now.noise_stream, key);
+    int at = row * int(p.stride4) + k;
+    out_x[at] = step_now.noise_scale * n;
+    out_estimate[at] = vec4(0);
+}

@@ -1,0 +1,95 @@
+// philox.glsl - Philox4x32-10 (Salmon et al., SC'11) and Box-Muller.
+// C twin: csrc/engine/rng.c. log, sin and cos are written out because
+// Vulkan lets a driver be off by 2^-11 there.
+
+uvec4 philox(uvec4 counter, uvec2 key)
+{
+    for (int round = 0; round < 10; round++) {
+        uint high0, low0, high1, low1;
+        umulExtended(0xD2511F53u, counter.x, high0, low0);
+        umulExtended(0xCD9E8D57u, counter.z, high1, low1);
+        counter = uvec4(high1 ^ counter.y ^ key.x, low1,
+                        high0 ^ counter.w ^ key.y, low0);
+        key += uvec2(0x9E3779B9u, 0xBB67AE85u);
+    }
+    return counter;
+}
+
+vec4 uniform_of(uvec4 v)
+{
+    return (vec4(v >> 8) + 0.5) * 5.9604644775390625e-8; // 2^-24
+}
+
+// Natural logarithm of 0 < u < 1, to 2 ulp: u = 2^k m, m in [.707, 1.414).
+vec2 log_of(vec2 u)
+{
+    ivec2 bits = floatBitsToInt(u);
+    ivec2 k = (bits - 0x3F3504F3) >> 23;
+    vec2 m = intBitsToFloat(bits - (k << 23));
+    vec2 s = (m - 1.0) / (m + 1.0), z = s * s;
+    vec2 series = z * (0.333333333 + z * (0.2 + z * (0.142857143 +
+                  z * (0.111111111 + z * 0.0909090909))));
+    return vec2(k) * 0.693147181 + 2.0 * (s + s * series);
+}
+
+// cos and sin of 2 pi u, 0 < u < 1: exact reduction to an eighth turn.
+void turn(vec2 u, out vec2 cosine, out vec2 sine)
+{
+    vec2 quarter = floor(u * 4.0 + 0.5);
+    vec2 x = (u - quarter * 0.25) * 6.283185307, z = x * x;
+    vec2 s = x + x * z * (-1.6666666667e-1 + z * (8.3333333333e-3 +
+             z * (-1.9841269841e-4 + z * 2.7557319224e-6)));
+    vec2 c = 1.0 + z * (-0.5 + z * (4.1666666667e-2 +
+             z * (-1.3888888889e-3 + z * 2.4801587302e-5)));
+    ivec2 q = ivec2(quarter) & 3;
+    bvec2 swap = equal(q & 1, ivec2(1));
+    cosine = mix(c, s, swap) * mix(vec2(1), vec2(-1),
+             equal((q + 1) & 2, ivec2(2)));
+    sine = mix(s, c, swap) * mix(vec2(1), vec2(-1), equal(q & 2, ivec2(2)));
+}
+
+vec4 normal_of(uvec4 v)
+{
+    vec4 u = uniform_of(v);
+    vec2 radius = sqrt(max(vec2(0), -2.0 * log_of(u.xz))), c, s;
+    turn(u.yw, c, s);
+    return vec4(radius.x * c.x, radius.x * s.x, radius.y * c.y,
+                radius.y * s.y);
+}
+
+// Elements r to r + 3 of the eight a, b; 0 <= r < 4.
+vec4 window(vec4 a, vec4 b, int r)
+{
+    vec4 low = (r & 1) == 0 ? a : vec4(a.yzw, b.x);
+    vec4 high = (r & 1) == 0 ? vec4(a.zw, b.xy) : vec4(a.w, b.xyz);
+    return r < 2 ? low : high;
+}
+
+// Four normals, or uniforms, from element on; id is the flow id.
+vec4 normals(uint element, uvec2 id, uint stream, uvec2 key)
+{
+    uint block = element >> 2;
+    vec4 a = normal_of(philox(uvec4(block, id, stream), key));
+    vec4 b = normal_of(philox(uvec4(block + 1, id, stream), key));
+    return window(a, b, int(element & 3));
+}
+
+vec4 uniforms(uint element, uvec2 id, uint stream, uvec2 key)
+{
+    uint block = element >> 2;
+    vec4 a = uniform_of(philox(uvec4(block, id, stream), key));
+    vec4 b = uniform_of(philox(uvec4(block + 1, id, stream), key));
+    return window(a, b, int(element & 3));
+}
+
+// Colours of four cells drawn by u from softmax(l), l three texels.
+ivec4 draw(vec4 l0, vec4 l1, vec4 l2, vec4 u)
+{
+    vec4 l[3] = {vec4(l0.x, l0.w, l1.z, l2.y), vec4(l0.y, l1.x, l1.w, l2.z),
+                 vec4(l0.z, l1.y, l2.x, l2.w)};
+    vec4 top = max(max(l[0], l[1]), l[2]);
+    vec4 w0 = exp(l[0] - top), w1 = exp(l[1] - top), w2 = exp(l[2] - top);
+    vec4 at = u * (w0 + w1 + w2);
+    return ivec4(greaterThanEqual(at, w0)) +
+           ivec4(greaterThanEqual(at, w0 + w1));
+}
