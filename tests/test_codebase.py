@@ -24,6 +24,8 @@ NET = [
     "pcapng",
     "flow",
     "rows",
+    "icmp",
+    "payload",
     "reader",
     "writer",
     "canonical",

@@ -2,28 +2,12 @@
 
 #include <string.h>
 
-#include "repair_icmp.h"
+#include "bytes.h"
+#include "checksum.h"
+#include "icmp.h"
 
 enum { ICMP = 1, TCP = 6, UDP = 17, ICMP6 = 58 };
 enum { DISCARD_PORT = 9 }; /* RFC 863 */
-
-static void
-put16(uint8_t *bytes, uint32_t value)
-{
-    bytes[0] = (uint8_t)(value >> 8);
-    bytes[1] = (uint8_t)value;
-}
-
-static uint16_t
-header_sum(const uint8_t *bytes, size_t n)
-{
-    uint32_t sum = 0;
-    for (size_t i = 0; i < n; i += 2)
-        sum += (uint32_t)(bytes[i] << 8 | bytes[i + 1]);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)~sum;
-}
 
 /*
  * An error quotes the packet that caused it, RFC 792 and RFC 4443 section
@@ -39,27 +23,17 @@ quote4(const struct nd_payload *p, uint8_t *head)
         return 0;
     memset(head, 0, 28);
     head[0] = 0x45;
-    put16(head + 2, 20 + datagram);
-    put16(head + 4, p->number + 1);
+    nd_put16(head + 2, 20 + datagram);
+    nd_put16(head + 4, p->number + 1);
     head[8] = 1;
     head[9] = UDP;
     memcpy(head + 12, from, 4);
     memcpy(head + 16, to, 4);
-    put16(head + 10, header_sum(head, 20));
-    put16(head + 20, 49152);
-    put16(head + 22, DISCARD_PORT);
-    put16(head + 24, datagram);
+    nd_put16(head + 10, nd_checksum_end(nd_checksum_add(0, head, 20)));
+    nd_put16(head + 20, 49152);
+    nd_put16(head + 22, DISCARD_PORT);
+    nd_put16(head + 24, datagram);
     return 28;
-}
-
-static uint32_t
-pseudo_sum6(const uint8_t *from, const uint8_t *to, uint32_t length)
-{
-    uint32_t sum = length + UDP;
-    for (size_t i = 0; i < 16; i += 2)
-        sum += (uint32_t)(from[i] << 8 | from[i + 1]) +
-               (uint32_t)(to[i] << 8 | to[i + 1]);
-    return sum;
 }
 
 static size_t
@@ -72,19 +46,17 @@ quote6(const struct nd_payload *p, uint8_t *head)
         return 0;
     memset(head, 0, 48);
     head[0] = 0x60;
-    put16(head + 4, datagram);
+    nd_put16(head + 4, datagram);
     head[6] = UDP;
     head[7] = 1;
     memcpy(head + 8, from, 16);
     memcpy(head + 24, to, 16);
-    put16(head + 40, 49152);
-    put16(head + 42, DISCARD_PORT);
-    put16(head + 44, datagram);
-    uint32_t sum = pseudo_sum6(from, to, datagram) + 49152 + DISCARD_PORT +
-                   datagram;
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    put16(head + 46, sum == 0xffff ? 0xffff : ~sum & 0xffff);
+    nd_put16(head + 40, 49152);
+    nd_put16(head + 42, DISCARD_PORT);
+    nd_put16(head + 44, datagram);
+    uint16_t sum = nd_checksum_end(nd_checksum_add(
+        nd_checksum_pseudo(0, head, UDP, datagram), head + 40, 8));
+    nd_put16(head + 46, sum == 0 ? 0xffff : sum);
     return 48;
 }
 
@@ -166,8 +138,8 @@ dns_question(uint32_t length, uint8_t *at)
         n = 1;
         at[0] = 0;
     }
-    put16(at + n, 1);     /* A */
-    put16(at + n + 2, 1); /* IN */
+    nd_put16(at + n, 1);     /* A */
+    nd_put16(at + n + 2, 1); /* IN */
     return n + 4;
 }
 
@@ -180,22 +152,22 @@ dns_message(const struct nd_payload *p, uint16_t port, uint32_t length,
     if (length < 12)
         return 0;
     memset(head, 0, 12);
-    put16(head, (p->ends->port[0] + p->number) & 0xffff);
-    put16(head + 2, flags);
+    nd_put16(head, (p->ends->port[0] + p->number) & 0xffff);
+    nd_put16(head + 2, flags);
     if (length < 17)
         return 12;
-    put16(head + 4, 1);
+    nd_put16(head + 4, 1);
     size_t n = 12 + dns_question(length, head + 12);
     if (length < 44)
         return n;
     uint32_t padding = length - 44;
-    put16(head + 10, 1);
+    nd_put16(head + 10, 1);
     memset(head + n, 0, 15);
-    put16(head + n + 1, 41);   /* OPT, RFC 6891 section 6.1.2 */
-    put16(head + n + 3, 1232); /* size of a datagram */
-    put16(head + n + 9, 4 + padding);
-    put16(head + n + 11, 12); /* padding */
-    put16(head + n + 13, padding);
+    nd_put16(head + n + 1, 41);   /* OPT, RFC 6891 section 6.1.2 */
+    nd_put16(head + n + 3, 1232); /* size of a datagram */
+    nd_put16(head + n + 9, 4 + padding);
+    nd_put16(head + n + 11, 12); /* padding */
+    nd_put16(head + n + 13, padding);
     return n + 15;
 }
 
@@ -207,7 +179,7 @@ coap_message(const struct nd_payload *p, uint8_t *head)
         return 0;
     head[0] = p->length == 5 ? 0x51 : 0x50;
     head[1] = p->direction == 0 ? 1 : 0x45; /* GET, 2.05 Content */
-    put16(head + 2, p->number + 1);
+    nd_put16(head + 2, p->number + 1);
     if (p->length == 4)
         return 4;
     head[4] = p->length == 5 ? 1 : 0xff;
@@ -227,8 +199,8 @@ dhcp_message(const struct nd_payload *p, uint16_t port, uint8_t *head)
     head[0] = client ? 1 : 2;
     head[1] = 1; /* Ethernet */
     head[2] = 6;
-    put16(head + 4, p->ends->port[0] + 1u);
-    put16(head + 6, p->number + 1);
+    nd_put16(head + 4, p->ends->port[0] + 1u);
+    nd_put16(head + 6, p->number + 1);
     memcpy(head + OPTIONS - sizeof cookie, cookie, sizeof cookie);
     head[OPTIONS] = END;
     if (p->length <= OPTIONS + 3)

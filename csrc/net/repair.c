@@ -94,7 +94,7 @@ nd_repair_destroy(struct nd_repair *repair)
 }
 
 static int64_t
-flow_start(const struct nd_flow *flow, const struct nd_anchor *anchor)
+flow_start(const struct nd_draft *flow, const struct nd_anchor *anchor)
 {
     const struct nd_repair_options *o = flow->options;
     if (anchor != NULL && anchor->has_start)
@@ -104,7 +104,7 @@ flow_start(const struct nd_flow *flow, const struct nd_anchor *anchor)
 }
 
 static void
-repair_packets(struct nd_flow *flow, const struct nd_anchor *anchor,
+repair_packets(struct nd_draft *flow, const struct nd_anchor *anchor,
                const int8_t *canonical)
 {
     nd_repair_read(flow, canonical);
@@ -126,7 +126,7 @@ nd_repair_flow(struct nd_repair *repair,
                const struct nd_anchor *anchor, const int8_t *canonical,
                size_t n, const struct nd_repaired *out)
 {
-    struct nd_flow flow = {
+    struct nd_draft flow = {
         .options = options,
         .key = nd_mix(nd_mix(options->seed) + flow_id),
         .n = n < repair->max_packets ? n : repair->max_packets,

@@ -7,7 +7,7 @@
  */
 
 static void
-set_flags(struct nd_flow *flow, struct nd_step *step, enum nd_rule rule,
+set_flags(struct nd_draft *flow, struct nd_step *step, enum nd_rule rule,
           unsigned flags)
 {
     nd_count_change(flow, rule, step->flags, flags);
@@ -16,7 +16,7 @@ set_flags(struct nd_flow *flow, struct nd_step *step, enum nd_rule rule,
 
 /* A RST stays when its sender sends nothing but RST from then on. */
 static void
-keep_resets(struct nd_flow *flow)
+keep_resets(struct nd_draft *flow)
 {
     bool silent[2] = {true, true};
     for (size_t i = flow->n; i-- > 0;) {
@@ -38,7 +38,7 @@ keep_resets(struct nd_flow *flow)
 
 /* The first RST of an end that has not closed closes; others acknowledge. */
 static void
-quiet_resets(struct nd_flow *flow)
+quiet_resets(struct nd_draft *flow)
 {
     bool closed[2] = {false, false};
     for (size_t i = 0; i < flow->n; i++) {
@@ -83,7 +83,7 @@ must_open(const struct opening *o, uint8_t direction)
 }
 
 static void
-open_with_syn(struct nd_flow *flow, struct nd_step *step)
+open_with_syn(struct nd_draft *flow, struct nd_step *step)
 {
     size_t length;
     unsigned flags = step->flags & ~(unsigned)(ND_TCP_FIN | ND_TCP_ACK);
@@ -97,7 +97,7 @@ open_with_syn(struct nd_flow *flow, struct nd_step *step)
 }
 
 static void
-settle_opening(struct nd_flow *flow)
+settle_opening(struct nd_draft *flow)
 {
     struct opening o = {{false, false}, {false, false}};
     for (size_t i = 0; i < flow->n; i++) {
@@ -146,13 +146,13 @@ may_use(const struct offer *o, uint8_t kind)
 }
 
 static void
-drop_option(struct nd_flow *flow, struct nd_step *step, uint8_t kind)
+drop_option(struct nd_draft *flow, struct nd_step *step, uint8_t kind)
 {
     nd_repair_cut_option(flow, step, ND_RULE_TCP_NEGOTIATION, kind, 0);
 }
 
 static void
-settle_syn_options(struct nd_flow *flow, struct nd_step *step,
+settle_syn_options(struct nd_draft *flow, struct nd_step *step,
                    struct offer *o)
 {
     static const uint8_t offers[] = {ND_OPT_SCALE, ND_OPT_SACK_OK,
@@ -173,7 +173,7 @@ settle_syn_options(struct nd_flow *flow, struct nd_step *step,
 }
 
 static void
-settle_negotiation(struct nd_flow *flow)
+settle_negotiation(struct nd_draft *flow)
 {
     static const uint8_t on_syn[] = {ND_OPT_MSS, ND_OPT_SCALE, ND_OPT_SACK_OK,
                                      ND_OPT_FAST_OPEN};
@@ -197,7 +197,7 @@ settle_negotiation(struct nd_flow *flow)
 
 /* A FIN stays when its sender sends no new data from then on. */
 static void
-settle_fins(struct nd_flow *flow)
+settle_fins(struct nd_draft *flow)
 {
     bool data_later[2] = {false, false};
     for (size_t i = flow->n; i-- > 0;) {
@@ -214,7 +214,7 @@ settle_fins(struct nd_flow *flow)
 
 /* Events that readers of captures warn about. */
 static void
-quiet_step(struct nd_flow *flow, struct nd_step *step)
+quiet_step(struct nd_draft *flow, struct nd_step *step)
 {
     const unsigned control = ND_TCP_SYN | ND_TCP_FIN;
     if (step->window == 0 && !(step->flags & control)) {
@@ -228,7 +228,7 @@ quiet_step(struct nd_flow *flow, struct nd_step *step)
 }
 
 void
-nd_repair_flags(struct nd_flow *flow)
+nd_repair_flags(struct nd_draft *flow)
 {
     bool quiet = flow->options->events == ND_EVENTS_QUIET;
     if (quiet)

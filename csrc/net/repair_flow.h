@@ -93,7 +93,7 @@ struct nd_step {
     struct nd_options tcp_options;
 };
 
-struct nd_flow {
+struct nd_draft {
     const struct nd_repair_options *options;
     uint64_t key; /* of chance: seed and flow */
     size_t n;
@@ -131,7 +131,7 @@ nd_mix(uint64_t x)
 }
 
 static inline uint64_t
-nd_chance(const struct nd_flow *flow, unsigned purpose, uint64_t i)
+nd_chance(const struct nd_draft *flow, unsigned purpose, uint64_t i)
 {
     return nd_mix(flow->key ^ nd_mix((uint64_t)purpose << 56 ^ i));
 }
@@ -146,7 +146,7 @@ nd_ones(uint64_t x)
 }
 
 static inline void
-nd_count_change(struct nd_flow *flow, enum nd_rule rule, uint64_t old,
+nd_count_change(struct nd_draft *flow, enum nd_rule rule, uint64_t old,
                 uint64_t new)
 {
     if (old != new)
@@ -154,7 +154,7 @@ nd_count_change(struct nd_flow *flow, enum nd_rule rule, uint64_t old,
 }
 
 static inline bool
-nd_is_icmp(const struct nd_flow *flow)
+nd_is_icmp(const struct nd_draft *flow)
 {
     return flow->protocol == ND_PROTOCOL_ICMP ||
            flow->protocol == ND_PROTOCOL_ICMP6;
@@ -168,35 +168,35 @@ nd_seq_distance(uint32_t a, uint32_t b)
 }
 
 /* repair_read.c: cells to steps; repair_vote.c: what a flow agrees on */
-void nd_repair_read(struct nd_flow *flow, const int8_t *canonical);
-void nd_repair_vote(struct nd_flow *flow, const struct nd_anchor *anchor);
+void nd_repair_read(struct nd_draft *flow, const int8_t *canonical);
+void nd_repair_vote(struct nd_draft *flow, const struct nd_anchor *anchor);
 
 /* repair_structure.c: lengths and what a packet alone must obey */
-void nd_repair_structure(struct nd_flow *flow);
+void nd_repair_structure(struct nd_draft *flow);
 /* The largest payload that fits behind the headers of a step. */
-uint32_t nd_repair_room(const struct nd_flow *flow, const struct nd_step *step);
-void nd_repair_set_payload(struct nd_flow *flow, struct nd_step *step,
+uint32_t nd_repair_room(const struct nd_draft *flow, const struct nd_step *step);
+void nd_repair_set_payload(struct nd_draft *flow, struct nd_step *step,
                            enum nd_rule rule, uint32_t payload);
 
 /* repair_options.c */
-void nd_repair_ip_options(struct nd_flow *flow, struct nd_step *step);
-void nd_repair_tcp_options(struct nd_flow *flow, struct nd_step *step);
+void nd_repair_ip_options(struct nd_draft *flow, struct nd_step *step);
+void nd_repair_tcp_options(struct nd_draft *flow, struct nd_step *step);
 /* The first option of a kind, or NULL; *length counts its first two bytes. */
 uint8_t *nd_repair_find_option(struct nd_options *options, uint8_t kind,
                                size_t *length);
 /* Takes an option out, or cuts it to `length` bytes when that is not 0. */
-void nd_repair_cut_option(struct nd_flow *flow, struct nd_step *step,
+void nd_repair_cut_option(struct nd_draft *flow, struct nd_step *step,
                           enum nd_rule rule, uint8_t kind, size_t length);
 
 /* repair_flags.c, repair_tcp.c, repair_icmp.c, repair_time.c */
-void nd_repair_flags(struct nd_flow *flow);
-void nd_repair_tcp(struct nd_flow *flow);
-void nd_repair_icmp_types(struct nd_flow *flow);
-void nd_repair_icmp(struct nd_flow *flow);
-void nd_repair_time(struct nd_flow *flow);
-void nd_repair_ids(struct nd_flow *flow);
+void nd_repair_flags(struct nd_draft *flow);
+void nd_repair_tcp(struct nd_draft *flow);
+void nd_repair_icmp_types(struct nd_draft *flow);
+void nd_repair_icmp(struct nd_draft *flow);
+void nd_repair_time(struct nd_draft *flow);
+void nd_repair_ids(struct nd_draft *flow);
 
 /* repair_write.c */
-void nd_repair_write(const struct nd_flow *flow, const struct nd_repaired *out);
+void nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out);
 
 #endif

@@ -1,52 +1,9 @@
-#include "repair_icmp.h"
-
+#include "icmp.h"
 #include "repair_flow.h"
-
-enum { V4_QUOTE = 28, V6_QUOTE = 48 }; /* IP header and 8 bytes */
-
-static const struct nd_icmp_message messages[] = {
-    {4, 0, 0, 0, 1, 0, ND_REST_REPLY, 8},
-    {4, 3, 15, V4_QUOTE, 1, 0, ND_REST_MTU, 0},
-    {4, 4, 0, V4_QUOTE, 1, 0, ND_REST_ZERO, 0},
-    {4, 5, 3, V4_QUOTE, 1, 0, ND_REST_GATEWAY, 0},
-    {4, 8, 0, 0, 1, 0, ND_REST_REQUEST, 0},
-    {4, 9, 0, 8, 8, 0, ND_REST_ROUTERS, 0},
-    {4, 10, 0, 0, 255, 0, ND_REST_ZERO, 0},
-    {4, 11, 1, V4_QUOTE, 1, 0, ND_REST_ZERO, 0},
-    {4, 12, 2, V4_QUOTE, 1, 0, ND_REST_ZERO, 0},
-    {4, 13, 0, 12, 255, 0, ND_REST_REQUEST, 14},
-    {4, 14, 0, 12, 255, 0, ND_REST_REPLY, 13},
-    {4, 17, 0, 4, 255, 0, ND_REST_REQUEST, 18},
-    {4, 18, 0, 4, 255, 0, ND_REST_REPLY, 17},
-    {6, 1, 6, V6_QUOTE, 1, 0, ND_REST_ZERO, 0},
-    {6, 2, 0, V6_QUOTE, 1, 0, ND_REST_MTU, 0},
-    {6, 3, 1, V6_QUOTE, 1, 0, ND_REST_ZERO, 0},
-    {6, 4, 2, V6_QUOTE, 1, 0, ND_REST_ZERO, 0},
-    {6, 128, 0, 0, 1, 0, ND_REST_REQUEST, 129},
-    {6, 129, 0, 0, 1, 0, ND_REST_REPLY, 128},
-    {6, 130, 0, 16, 255, 1, ND_REST_ZERO, 0},
-    {6, 131, 0, 16, 255, 1, ND_REST_ZERO, 0},
-    {6, 132, 0, 16, 255, 1, ND_REST_ZERO, 0},
-    {6, 133, 0, 0, 8, 255, ND_REST_ZERO, 0},
-    {6, 134, 0, 8, 8, 255, ND_REST_ADVERTISEMENT, 0},
-    {6, 135, 0, 16, 8, 255, ND_REST_ZERO, 0},
-    {6, 136, 0, 16, 8, 255, ND_REST_SOLICITED, 0},
-    {6, 137, 0, 32, 8, 255, ND_REST_ZERO, 0},
-    {6, 143, 0, 20, 20, 1, ND_REST_RECORDS, 0},
-};
-
-const struct nd_icmp_message *
-nd_icmp_find(uint8_t ip_version, uint8_t type)
-{
-    for (size_t i = 0; i < sizeof messages / sizeof *messages; i++)
-        if (messages[i].ip_version == ip_version && messages[i].type == type)
-            return &messages[i];
-    return NULL;
-}
 
 /* Unknown types become echo: requests of the client, replies of the server. */
 void
-nd_repair_icmp_types(struct nd_flow *flow)
+nd_repair_icmp_types(struct nd_draft *flow)
 {
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
@@ -64,7 +21,7 @@ nd_repair_icmp_types(struct nd_flow *flow)
 }
 
 static void
-fit_body(struct nd_flow *flow, struct nd_step *step,
+fit_body(struct nd_draft *flow, struct nd_step *step,
          const struct nd_icmp_message *m)
 {
     uint32_t body = step->payload;
@@ -103,7 +60,7 @@ answer(struct asked *a, int64_t now)
 }
 
 static uint32_t
-second_half(const struct nd_flow *flow, const struct nd_step *step,
+second_half(const struct nd_draft *flow, const struct nd_step *step,
             const struct nd_icmp_message *m, struct asked asked[2])
 {
     uint8_t d = step->direction;
@@ -141,7 +98,7 @@ second_half(const struct nd_flow *flow, const struct nd_step *step,
 }
 
 void
-nd_repair_icmp(struct nd_flow *flow)
+nd_repair_icmp(struct nd_draft *flow)
 {
     struct asked asked[2];
     memset(asked, 0, sizeof asked);

@@ -146,7 +146,7 @@ difference(const struct nd_options *a, const struct nd_options *b)
 }
 
 static void
-replace(struct nd_flow *flow, enum nd_rule rule, struct nd_options *old,
+replace(struct nd_draft *flow, enum nd_rule rule, struct nd_options *old,
         const struct nd_options *new)
 {
     flow->changed[rule] += difference(old, new);
@@ -188,7 +188,7 @@ blank_data(struct nd_options *options)
 }
 
 void
-nd_repair_tcp_options(struct nd_flow *flow, struct nd_step *step)
+nd_repair_tcp_options(struct nd_draft *flow, struct nd_step *step)
 {
     if (step->tcp_options.length == 0)
         return;
@@ -220,7 +220,7 @@ point_at_start(struct nd_options *options)
 }
 
 void
-nd_repair_ip_options(struct nd_flow *flow, struct nd_step *step)
+nd_repair_ip_options(struct nd_draft *flow, struct nd_step *step)
 {
     if (step->ip_options.length == 0)
         return;
@@ -255,7 +255,7 @@ nd_repair_find_option(struct nd_options *options, uint8_t kind, size_t *length)
  * of a shorter SACK option the rest becomes an option of its own, marked so.
  */
 void
-nd_repair_cut_option(struct nd_flow *flow, struct nd_step *step,
+nd_repair_cut_option(struct nd_draft *flow, struct nd_step *step,
                      enum nd_rule rule, uint8_t kind, size_t length)
 {
     enum { NO_KIND = 255 };

@@ -83,7 +83,7 @@ has(const struct bytes *bytes, size_t n)
 
 /* -1 cells of a header that is there become 0. */
 static void
-note_header(struct nd_flow *flow, struct nd_step *step, enum nd_header header,
+note_header(struct nd_draft *flow, struct nd_step *step, enum nd_header header,
             const struct bytes *bytes, size_t n)
 {
     if (!has(bytes, n))
@@ -93,7 +93,7 @@ note_header(struct nd_flow *flow, struct nd_step *step, enum nd_header header,
 }
 
 static void
-read_ip(struct nd_flow *flow, struct nd_step *step, const int8_t *cells)
+read_ip(struct nd_draft *flow, struct nd_step *step, const int8_t *cells)
 {
     struct bytes v4, v6;
     read_bytes(cells + ND_CELL_IPV4, IPV4_BYTES, &v4);
@@ -116,7 +116,7 @@ read_ip(struct nd_flow *flow, struct nd_step *step, const int8_t *cells)
 }
 
 static void
-read_transport(struct nd_flow *flow, struct nd_step *step, const int8_t *cells)
+read_transport(struct nd_draft *flow, struct nd_step *step, const int8_t *cells)
 {
     struct bytes tcp, udp, icmp;
     read_bytes(cells + ND_CELL_TCP, TCP_BYTES, &tcp);
@@ -157,7 +157,7 @@ read_motion(struct nd_step *step, const int8_t *cells)
 }
 
 void
-nd_repair_read(struct nd_flow *flow, const int8_t *canonical)
+nd_repair_read(struct nd_draft *flow, const int8_t *canonical)
 {
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];

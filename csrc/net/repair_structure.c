@@ -3,7 +3,7 @@
 enum { IPV4_FIXED = 20, IPV6_FIXED = 40, TCP_FIXED = 20, SHORT_HEADER = 8 };
 
 uint32_t
-nd_repair_room(const struct nd_flow *flow, const struct nd_step *step)
+nd_repair_room(const struct nd_draft *flow, const struct nd_step *step)
 {
     uint32_t headers = flow->ip_version == 6
                            ? IPV6_FIXED : IPV4_FIXED + step->ip_options.length;
@@ -13,7 +13,7 @@ nd_repair_room(const struct nd_flow *flow, const struct nd_step *step)
 }
 
 void
-nd_repair_set_payload(struct nd_flow *flow, struct nd_step *step,
+nd_repair_set_payload(struct nd_draft *flow, struct nd_step *step,
                       enum nd_rule rule, uint32_t payload)
 {
     uint32_t room = nd_repair_room(flow, step);
@@ -23,7 +23,7 @@ nd_repair_set_payload(struct nd_flow *flow, struct nd_step *step,
 }
 
 void
-nd_repair_structure(struct nd_flow *flow)
+nd_repair_structure(struct nd_draft *flow)
 {
     bool tcp = flow->protocol == ND_PROTOCOL_TCP;
     for (size_t i = 0; i < flow->n; i++) {

@@ -23,7 +23,7 @@ struct side {
 };
 
 struct state {
-    struct nd_flow *flow;
+    struct nd_draft *flow;
     struct side side[2];
 };
 
@@ -44,7 +44,7 @@ edge_at(const struct side *s, size_t k, uint32_t *edge)
 }
 
 static void
-set_seq_hint(struct nd_flow *flow, struct nd_step *step, enum nd_hint_seq hint)
+set_seq_hint(struct nd_draft *flow, struct nd_step *step, enum nd_hint_seq hint)
 {
     nd_count_change(flow, ND_RULE_TCP_SEQ, step->seq_hint, hint);
     step->seq_hint = (uint8_t)hint;
@@ -95,7 +95,7 @@ fit_window(struct state *t, const struct side *peer, uint32_t end)
 /* ---- sequence numbers ------------------------------------------------- */
 
 static void
-drop_payload(struct nd_flow *flow, struct nd_step *step, enum nd_rule rule)
+drop_payload(struct nd_draft *flow, struct nd_step *step, enum nd_rule rule)
 {
     nd_repair_set_payload(flow, step, rule, 0);
 }
@@ -131,7 +131,7 @@ possible_hint(const struct side *me, const struct nd_step *step)
 static void
 place_again(struct state *t, struct side *me, struct nd_step *step)
 {
-    struct nd_flow *flow = t->flow;
+    struct nd_draft *flow = t->flow;
     if (step->flags & ND_TCP_SYN) {
         step->seq = me->isn;
         return;
@@ -172,7 +172,7 @@ static void
 number_step(struct state *t, struct side *me, const struct side *peer,
             struct nd_step *step)
 {
-    struct nd_flow *flow = t->flow;
+    struct nd_draft *flow = t->flow;
     enum nd_hint_seq hint = possible_hint(me, step);
     if (hint == ND_SEQ_IN_ORDER && me->fin && step->payload > 0)
         drop_payload(flow, step, ND_RULE_TCP_FIN);
@@ -236,7 +236,7 @@ part_edge(const struct side *peer, uint32_t above)
 }
 
 static void
-acknowledge(struct nd_flow *flow, struct side *me, const struct side *peer,
+acknowledge(struct nd_draft *flow, struct side *me, const struct side *peer,
             struct nd_step *step)
 {
     uint32_t above = me->acked ? me->last_ack : peer->floor - 1;
@@ -271,7 +271,7 @@ put32(uint8_t *bytes, uint32_t value)
 
 /* RFC 7323 section 3: a clock of milliseconds, and the peer's latest. */
 static void
-stamp(const struct nd_flow *flow, struct side *me, const struct side *peer,
+stamp(const struct nd_draft *flow, struct side *me, const struct side *peer,
       struct nd_step *step)
 {
     size_t length;
@@ -345,7 +345,7 @@ duplicate_block(const struct side *peer, uint32_t ack, struct block *blocks)
 }
 
 static void
-report_holes(struct nd_flow *flow, const struct side *peer,
+report_holes(struct nd_draft *flow, const struct side *peer,
              struct nd_step *step)
 {
     size_t length;
@@ -390,7 +390,7 @@ read_scale(struct side *me, struct nd_step *step)
 }
 
 static void
-settle_urgent(struct nd_flow *flow, struct nd_step *step)
+settle_urgent(struct nd_draft *flow, struct nd_step *step)
 {
     if (step->payload > 0 || !(step->flags & ND_TCP_URG))
         return;
@@ -399,7 +399,7 @@ settle_urgent(struct nd_flow *flow, struct nd_step *step)
 }
 
 void
-nd_repair_tcp(struct nd_flow *flow)
+nd_repair_tcp(struct nd_draft *flow)
 {
     struct state t = {.flow = flow};
     for (unsigned d = 0; d < 2; d++) {

@@ -15,7 +15,7 @@ unit(uint64_t x)
  * the same on every machine.
  */
 static int64_t
-draw_gap(const struct nd_flow *flow, size_t i, uint16_t code)
+draw_gap(const struct nd_draft *flow, size_t i, uint16_t code)
 {
     int64_t low, high;
     nd_gap_limits(code, &low, &high);
@@ -31,7 +31,7 @@ draw_gap(const struct nd_flow *flow, size_t i, uint16_t code)
 
 /* Times rise from the flow's start by the drawn gaps. */
 void
-nd_repair_time(struct nd_flow *flow)
+nd_repair_time(struct nd_draft *flow)
 {
     int64_t now = flow->start;
     nd_count_change(flow, ND_RULE_TIME, flow->steps[0].gap_code, 0);
@@ -48,7 +48,7 @@ nd_repair_time(struct nd_flow *flow)
  * not look like a counter, and neither is zero. See canonical.h.
  */
 static uint16_t
-next_id(const struct nd_flow *flow, size_t i, uint8_t hint, uint16_t last)
+next_id(const struct nd_draft *flow, size_t i, uint8_t hint, uint16_t last)
 {
     enum { COUNTER_STEPS = 64 };
     if (hint == ND_ID_ZERO)
@@ -67,7 +67,7 @@ next_id(const struct nd_flow *flow, size_t i, uint8_t hint, uint16_t last)
 }
 
 void
-nd_repair_ids(struct nd_flow *flow)
+nd_repair_ids(struct nd_draft *flow)
 {
     bool sent[2] = {false, false};
     uint16_t last[2] = {0, 0};

@@ -1,5 +1,5 @@
+#include "icmp.h"
 #include "repair_flow.h"
-#include "repair_icmp.h"
 
 /* Cells of the fixed part of each header, addresses left out. */
 static const uint8_t fixed_cells[] = {
@@ -8,7 +8,7 @@ static const uint8_t fixed_cells[] = {
 };
 
 static size_t
-count_header(const struct nd_flow *flow, enum nd_header header)
+count_header(const struct nd_draft *flow, enum nd_header header)
 {
     size_t n = 0;
     for (size_t i = 0; i < flow->n; i++)
@@ -18,7 +18,7 @@ count_header(const struct nd_flow *flow, enum nd_header header)
 
 /* Of two headers or more in a packet, the flow's is kept; of none, made. */
 static void
-settle_headers(struct nd_flow *flow, enum nd_rule rule, enum nd_header first,
+settle_headers(struct nd_draft *flow, enum nd_rule rule, enum nd_header first,
                enum nd_header last, enum nd_header kept)
 {
     for (size_t i = 0; i < flow->n; i++)
@@ -30,7 +30,7 @@ settle_headers(struct nd_flow *flow, enum nd_rule rule, enum nd_header first,
 }
 
 static void
-vote_headers(struct nd_flow *flow)
+vote_headers(struct nd_draft *flow)
 {
     size_t v4 = count_header(flow, ND_HEADER_IPV4);
     size_t v6 = count_header(flow, ND_HEADER_IPV6);
@@ -62,14 +62,14 @@ drew(const struct nd_step *step, enum nd_header header)
 }
 
 static enum nd_header
-ip_header(const struct nd_flow *flow)
+ip_header(const struct nd_draft *flow)
 {
     return flow->ip_version == 6 ? ND_HEADER_IPV6 : ND_HEADER_IPV4;
 }
 
 /* Neighbor discovery lives on one link, RFC 4861 section 11.2; so does MLD. */
 static uint8_t
-fixed_hops(const struct nd_flow *flow, const struct nd_step *step)
+fixed_hops(const struct nd_draft *flow, const struct nd_step *step)
 {
     return nd_is_icmp(flow)
                ? nd_icmp_find(flow->ip_version, step->icmp_type)->hops : 0;
@@ -80,7 +80,7 @@ fixed_hops(const struct nd_flow *flow, const struct nd_step *step)
  * the larger of two as common; 64 when none is drawn.
  */
 static void
-vote_ttl(struct nd_flow *flow, uint8_t direction)
+vote_ttl(struct nd_draft *flow, uint8_t direction)
 {
     uint16_t counts[256] = {0};
     unsigned best = 0;
@@ -139,7 +139,7 @@ count_port(struct candidate *c, uint16_t port)
 }
 
 static uint16_t
-vote_port(const struct nd_flow *flow, enum nd_header transport)
+vote_port(const struct nd_draft *flow, enum nd_header transport)
 {
     struct candidate c[CANDIDATES] = {{0}};
     const struct candidate *best = &c[0];
@@ -165,7 +165,7 @@ static const uint16_t client_ports[][3] = {
 };
 
 static uint16_t
-client_port(const struct nd_flow *flow, uint16_t server)
+client_port(const struct nd_draft *flow, uint16_t server)
 {
     for (size_t i = 0; i < sizeof client_ports / sizeof *client_ports; i++)
         if (client_ports[i][0] == flow->protocol &&
@@ -180,7 +180,7 @@ client_port(const struct nd_flow *flow, uint16_t server)
 }
 
 static void
-settle_ports(struct nd_flow *flow, const struct nd_anchor *anchor)
+settle_ports(struct nd_draft *flow, const struct nd_anchor *anchor)
 {
     flow->ends.port[0] = flow->ends.port[1] = 0;
     if (nd_is_icmp(flow))
@@ -202,7 +202,7 @@ settle_ports(struct nd_flow *flow, const struct nd_anchor *anchor)
 
 /* bits of prefix, then chance; the host part is neither all 0 nor all 1. */
 static void
-draw_address(const struct nd_flow *flow, const struct nd_pool *pool,
+draw_address(const struct nd_draft *flow, const struct nd_pool *pool,
              size_t bytes, int end, uint8_t *address)
 {
     memset(address, 0, 16);
@@ -219,7 +219,7 @@ draw_address(const struct nd_flow *flow, const struct nd_pool *pool,
 }
 
 static void
-settle_addresses(struct nd_flow *flow, const struct nd_anchor *anchor)
+settle_addresses(struct nd_draft *flow, const struct nd_anchor *anchor)
 {
     if (anchor != NULL && anchor->ip_version == flow->ip_version) {
         memcpy(flow->ends.address, anchor->ends.address,
@@ -238,7 +238,7 @@ settle_addresses(struct nd_flow *flow, const struct nd_anchor *anchor)
  * has the only well-known port: so says flow.h, and a reader must agree.
  */
 static void
-settle_direction(struct nd_flow *flow)
+settle_direction(struct nd_draft *flow)
 {
     struct nd_step *first = &flow->steps[0];
     unsigned open = first->flags & (ND_TCP_SYN | ND_TCP_ACK | ND_TCP_RST);
@@ -255,7 +255,7 @@ settle_direction(struct nd_flow *flow)
 }
 
 void
-nd_repair_vote(struct nd_flow *flow, const struct nd_anchor *anchor)
+nd_repair_vote(struct nd_draft *flow, const struct nd_anchor *anchor)
 {
     vote_headers(flow);
     settle_ports(flow, anchor);

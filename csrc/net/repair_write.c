@@ -1,3 +1,5 @@
+#include "bytes.h"
+#include "checksum.h"
 #include "payload.h"
 #include "repair_flow.h"
 
@@ -23,61 +25,36 @@ struct wire {
 };
 
 static void
-put16(uint8_t *bytes, uint32_t value)
-{
-    bytes[0] = (uint8_t)(value >> 8);
-    bytes[1] = (uint8_t)value;
-}
-
-static void
 put32(uint8_t *bytes, uint32_t value)
 {
-    put16(bytes, value >> 16);
-    put16(bytes + 2, value & 0xffff);
-}
-
-/* RFC 1071: a sum of 16-bit words; an odd last byte is a high byte. */
-static uint64_t
-add_bytes(uint64_t sum, const uint8_t *bytes, size_t n)
-{
-    size_t i = 0;
-    for (; i + 1 < n; i += 2)
-        sum += (uint64_t)(bytes[i] << 8 | bytes[i + 1]);
-    return i < n ? sum + (uint64_t)(bytes[i] << 8) : sum;
-}
-
-static uint16_t
-finish_sum(uint64_t sum)
-{
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)~sum;
+    nd_put16(bytes, value >> 16);
+    nd_put16(bytes + 2, value & 0xffff);
 }
 
 /* RFC 791 section 3.1 */
 static void
-write_ipv4(const struct nd_flow *flow, const struct nd_step *step,
+write_ipv4(const struct nd_draft *flow, const struct nd_step *step,
            struct wire *w)
 {
     uint8_t *b = w->ip;
     w->ip_bytes = IPV4_FIXED + (size_t)step->ip_options.length;
     b[0] = (uint8_t)(4 << 4 | w->ip_bytes / 4);
     b[1] = step->tos;
-    put16(b + 2, (uint32_t)(w->ip_bytes + w->transport_bytes) + step->payload);
-    put16(b + 4, step->ip_id);
-    put16(b + 6, step->df ? 0x4000 : 0);
+    nd_put16(b + 2, (uint32_t)(w->ip_bytes + w->transport_bytes) + step->payload);
+    nd_put16(b + 4, step->ip_id);
+    nd_put16(b + 6, step->df ? 0x4000 : 0);
     b[8] = step->ttl;
     b[9] = flow->protocol;
-    put16(b + 10, 0);
+    nd_put16(b + 10, 0);
     memcpy(b + ADDRESS4_AT, flow->ends.address[step->direction], 4);
     memcpy(b + ADDRESS4_AT + 4, flow->ends.address[!step->direction], 4);
     memcpy(b + IPV4_FIXED, step->ip_options.bytes, step->ip_options.length);
-    put16(b + 10, finish_sum(add_bytes(0, b, w->ip_bytes)));
+    nd_put16(b + 10, nd_checksum_end(nd_checksum_add(0, b, w->ip_bytes)));
 }
 
 /* RFC 8200 section 3; the flow label is one a sender, RFC 6437 section 3 */
 static void
-write_ipv6(const struct nd_flow *flow, const struct nd_step *step,
+write_ipv6(const struct nd_draft *flow, const struct nd_step *step,
            struct wire *w)
 {
     uint8_t *b = w->ip;
@@ -85,7 +62,7 @@ write_ipv6(const struct nd_flow *flow, const struct nd_step *step,
         flow, ND_FOR_LABEL + (unsigned)step->direction, 0) & 0xfffff;
     w->ip_bytes = IPV6_FIXED;
     put32(b, UINT32_C(6) << 28 | (uint32_t)step->tos << 20 | label);
-    put16(b + 4, (uint32_t)w->transport_bytes + step->payload);
+    nd_put16(b + 4, (uint32_t)w->transport_bytes + step->payload);
     b[6] = flow->protocol;
     b[7] = step->ttl;
     memcpy(b + ADDRESS6_AT, flow->ends.address[step->direction], 16);
@@ -94,34 +71,34 @@ write_ipv6(const struct nd_flow *flow, const struct nd_step *step,
 
 /* RFC 9293 section 3.1 */
 static void
-write_tcp(const struct nd_flow *flow, const struct nd_step *step,
+write_tcp(const struct nd_draft *flow, const struct nd_step *step,
           struct wire *w)
 {
     uint8_t *b = w->transport;
     size_t n = step->tcp_options.length;
     w->transport_bytes = TCP_FIXED + n;
-    put16(b, flow->ends.port[step->direction]);
-    put16(b + 2, flow->ends.port[!step->direction]);
+    nd_put16(b, flow->ends.port[step->direction]);
+    nd_put16(b + 2, flow->ends.port[!step->direction]);
     put32(b + 4, step->seq);
     put32(b + 8, step->ack);
-    put16(b + 12, (uint32_t)(w->transport_bytes / 4) << 12 | step->flags);
-    put16(b + 14, step->window);
-    put16(b + 16, 0);
-    put16(b + 18, step->flags & ND_TCP_URG ? step->payload : 0);
+    nd_put16(b + 12, (uint32_t)(w->transport_bytes / 4) << 12 | step->flags);
+    nd_put16(b + 14, step->window);
+    nd_put16(b + 16, 0);
+    nd_put16(b + 18, step->flags & ND_TCP_URG ? step->payload : 0);
     memcpy(b + TCP_FIXED, step->tcp_options.bytes, n);
 }
 
 /* RFC 768 */
 static void
-write_udp(const struct nd_flow *flow, const struct nd_step *step,
+write_udp(const struct nd_draft *flow, const struct nd_step *step,
           struct wire *w)
 {
     uint8_t *b = w->transport;
     w->transport_bytes = SHORT_HEADER;
-    put16(b, flow->ends.port[step->direction]);
-    put16(b + 2, flow->ends.port[!step->direction]);
-    put16(b + 4, (uint32_t)SHORT_HEADER + step->payload);
-    put16(b + 6, 0);
+    nd_put16(b, flow->ends.port[step->direction]);
+    nd_put16(b + 2, flow->ends.port[!step->direction]);
+    nd_put16(b + 4, (uint32_t)SHORT_HEADER + step->payload);
+    nd_put16(b + 6, 0);
 }
 
 /* RFC 792, RFC 4443 section 2.1 */
@@ -132,7 +109,7 @@ write_icmp(const struct nd_step *step, struct wire *w)
     w->transport_bytes = SHORT_HEADER;
     b[0] = step->icmp_type;
     b[1] = step->icmp_code;
-    put16(b + 2, 0);
+    nd_put16(b + 2, 0);
     put32(b + 4, step->rest);
 }
 
@@ -146,7 +123,7 @@ checksum_at(uint8_t protocol)
 
 /* RFC 9293 section 3.1, RFC 8200 section 8.1; ICMP has no pseudo-header. */
 static void
-write_checksum(const struct nd_flow *flow, const struct nd_step *step,
+write_checksum(const struct nd_draft *flow, const struct nd_step *step,
                uint32_t number, struct wire *w)
 {
     uint8_t head[ND_PAYLOAD_HEAD];
@@ -157,18 +134,15 @@ write_checksum(const struct nd_flow *flow, const struct nd_step *step,
         .ends = &flow->ends,
     };
     uint64_t sum = 0;
-    if (flow->protocol != ND_PROTOCOL_ICMP) {
-        sum = flow->protocol + w->transport_bytes + step->payload;
-        sum = flow->ip_version == 6
-                  ? add_bytes(sum, w->ip + ADDRESS6_AT, 32)
-                  : add_bytes(sum, w->ip + ADDRESS4_AT, 8);
-    }
-    sum = add_bytes(sum, w->transport, w->transport_bytes);
-    sum = add_bytes(sum, head, nd_payload_head(&payload, head));
-    uint16_t checksum = finish_sum(sum);
+    if (flow->protocol != ND_PROTOCOL_ICMP)
+        sum = nd_checksum_pseudo(0, w->ip, flow->protocol,
+                                 (uint32_t)w->transport_bytes + step->payload);
+    sum = nd_checksum_add(sum, w->transport, w->transport_bytes);
+    sum = nd_checksum_add(sum, head, nd_payload_head(&payload, head));
+    uint16_t checksum = nd_checksum_end(sum);
     if (checksum == 0 && flow->protocol == ND_PROTOCOL_UDP)
         checksum = 0xffff;
-    put16(w->transport + checksum_at(flow->protocol), checksum);
+    nd_put16(w->transport + checksum_at(flow->protocol), checksum);
 }
 
 /*
@@ -191,7 +165,7 @@ write_cells(int8_t *cells, const uint8_t *bytes, size_t n)
 }
 
 static void
-write_row(const struct nd_flow *flow, const struct wire *w, int8_t *row)
+write_row(const struct nd_draft *flow, const struct wire *w, int8_t *row)
 {
     memset(row, -1, ND_ROW_CELLS);
     if (flow->ip_version == 6) {
@@ -208,7 +182,7 @@ write_row(const struct nd_flow *flow, const struct wire *w, int8_t *row)
 }
 
 void
-nd_repair_write(const struct nd_flow *flow, const struct nd_repaired *out)
+nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out)
 {
     uint32_t sent[2] = {0, 0};
     for (size_t i = 0; i < flow->n; i++) {

@@ -1,5 +1,5 @@
 /*
- * repair_icmp.h - the ICMP and ICMPv6 messages that a flow may hold
+ * icmp.h - the ICMP and ICMPv6 messages that a flow may hold
  *
  * In:      IP version and type.
  * Out:     what the message looks like, or NULL for a type not in the table.
@@ -8,8 +8,8 @@
  * Threads: pure functions, no state.
  * Python:  _core.repair, _core.validate.  Tests: test_repair.py
  */
-#ifndef ND_NET_REPAIR_ICMP_H
-#define ND_NET_REPAIR_ICMP_H
+#ifndef ND_NET_ICMP_H
+#define ND_NET_ICMP_H
 
 #include <stddef.h>
 #include <stdint.h>
