@@ -129,3 +129,15 @@ def repair(
     starts: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, npt.NDArray[Any]]: ...
 def repair_rules() -> list[tuple[str, str, str]]: ...
+def validate(
+    rows: npt.NDArray[np.int8],
+    offsets: npt.NDArray[np.int64],
+    timestamps: npt.NDArray[np.int64],
+    direction: npt.NDArray[np.uint8],
+    addresses: npt.NDArray[np.uint8],
+    ports: npt.NDArray[np.uint16],
+    ip_version: npt.NDArray[np.uint8],
+    protocol: npt.NDArray[np.uint8],
+    known_payload: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
+def validate_packets(path: str | os.PathLike[str], /) -> dict[str, Any]: ...

@@ -73,9 +73,10 @@ window_shift(const struct state *t, const struct side *peer)
 static bool
 fit_window(struct state *t, const struct side *peer, uint32_t end)
 {
-    if (!window_known(t) || !peer->acked || peer->last == NULL)
+    if (!window_known(t) || peer->last == NULL ||
+        !(peer->last->flags & ND_TCP_ACK))
         return true;
-    int32_t beyond = nd_seq_distance(peer->last_ack, end);
+    int32_t beyond = nd_seq_distance(peer->last->ack, end);
     if (beyond < 0)
         return true;
     bool quiet = t->flow->options->events == ND_EVENTS_QUIET;

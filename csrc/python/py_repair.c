@@ -1,6 +1,7 @@
 #include "module.h"
 
 #include "../net/repair.h"
+#include "../net/validate.h"
 
 /* ---- rules ------------------------------------------------------------ */
 
@@ -314,6 +315,153 @@ done:
     return result;
 }
 
+/* ---- validate --------------------------------------------------------- */
+
+enum { N_EVIDENCE = 9 };
+
+struct inquiry {
+    PyArrayObject *in[N_EVIDENCE]; /* in the order of the arguments */
+    PyArrayObject *count, *first;
+};
+
+static int
+read_evidence(struct inquiry *q, PyObject *objects[N_EVIDENCE])
+{
+    static const struct {
+        const char *name;
+        int dtype, axes;
+        npy_intp shape[3]; /* as in struct output */
+    } kinds[N_EVIDENCE] = {
+        {"rows", NPY_INT8, 2, {-1, ND_ROW_CELLS, 0}},
+        {"offsets", NPY_INT64, 1, {0, 0, 0}},
+        {"timestamps", NPY_INT64, 1, {-1, 0, 0}},
+        {"direction", NPY_UINT8, 1, {-1, 0, 0}},
+        {"addresses", NPY_UINT8, 3, {-2, 2, 16}},
+        {"ports", NPY_UINT16, 2, {-2, 2, 0}},
+        {"ip_version", NPY_UINT8, 1, {-2, 0, 0}},
+        {"protocol", NPY_UINT8, 1, {-2, 0, 0}},
+        {"known_payload", NPY_UINT8, 1, {-2, 0, 0}},
+    };
+    npy_intp n = 0, flows = 0;
+    for (int i = 0; i < N_EVIDENCE; i++) {
+        const npy_intp *s = kinds[i].shape;
+        q->in[i] = i == 1 ? nd_py_offsets(objects[i], n)
+                          : nd_py_input(objects[i], kinds[i].dtype,
+                                        kinds[i].axes, kinds[i].name);
+        if (q->in[i] == NULL)
+            return -1;
+        if (i == 0)
+            n = PyArray_DIM(q->in[0], 0);
+        if (i == 1)
+            flows = PyArray_DIM(q->in[1], 0) - 1;
+        else if (check_shape(q->in[i], kinds[i].name,
+                             s[0] == -1 ? n : flows, s[1], s[2]) < 0)
+            return -1;
+    }
+    npy_intp shape[2] = {flows, ND_RULE_COUNT};
+    q->count = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
+    q->first = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
+    return q->count == NULL || q->first == NULL ? -1 : 0;
+}
+
+static void
+validate_flow(const struct inquiry *q, size_t flow)
+{
+    const int64_t *offsets = PyArray_DATA(q->in[1]);
+    size_t from = (size_t)offsets[flow];
+    const uint8_t *addresses = PyArray_DATA(q->in[4]);
+    const uint16_t *ports = PyArray_DATA(q->in[5]);
+    struct nd_evidence evidence = {
+        .rows = (const int8_t *)PyArray_DATA(q->in[0]) + from * ND_ROW_CELLS,
+        .times = (const int64_t *)PyArray_DATA(q->in[2]) + from,
+        .directions = (const uint8_t *)PyArray_DATA(q->in[3]) + from,
+        .n = (size_t)offsets[flow + 1] - from,
+        .ip_version = ((const uint8_t *)PyArray_DATA(q->in[6]))[flow],
+        .protocol = ((const uint8_t *)PyArray_DATA(q->in[7]))[flow],
+        .known_payload = ((const uint8_t *)PyArray_DATA(q->in[8]))[flow],
+    };
+    struct nd_violations v;
+    memcpy(evidence.ends.address, addresses + flow * 32, 32);
+    memcpy(evidence.ends.port, ports + flow * 2, sizeof evidence.ends.port);
+    nd_violations_clear(&v);
+    nd_validate_flow(&evidence, &v);
+    memcpy((int64_t *)PyArray_DATA(q->count) + flow * ND_RULE_COUNT,
+           v.packets, sizeof v.packets);
+    memcpy((int64_t *)PyArray_DATA(q->first) + flow * ND_RULE_COUNT, v.first,
+           sizeof v.first);
+}
+
+static PyObject *
+repair_validate(PyObject *Py_UNUSED(module), PyObject *args,
+                PyObject *keywords)
+{
+    static char *names[] = {"rows", "offsets", "timestamps", "direction",
+                            "addresses", "ports", "ip_version", "protocol",
+                            "known_payload", NULL};
+    PyObject *o[N_EVIDENCE], *result = NULL;
+    struct inquiry q = {.count = NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOOOOOOOO:validate",
+                                     names, &o[0], &o[1], &o[2], &o[3], &o[4],
+                                     &o[5], &o[6], &o[7], &o[8]))
+        return NULL;
+    if (read_evidence(&q, o) < 0)
+        goto done;
+    size_t flows = (size_t)PyArray_DIM(q.in[1], 0) - 1;
+    Py_BEGIN_ALLOW_THREADS
+    for (size_t f = 0; f < flows; f++)
+        validate_flow(&q, f);
+    Py_END_ALLOW_THREADS
+    result = Py_BuildValue("(OO)", q.count, q.first);
+done:
+    for (int i = 0; i < N_EVIDENCE; i++)
+        Py_XDECREF(q.in[i]);
+    Py_XDECREF(q.count);
+    Py_XDECREF(q.first);
+    return result;
+}
+
+static PyObject *
+frames_dict(const struct nd_frames_told *told)
+{
+    npy_intp shape = ND_RULE_COUNT;
+    PyObject *count = PyArray_SimpleNew(1, &shape, NPY_INT64);
+    PyObject *first = PyArray_SimpleNew(1, &shape, NPY_INT64);
+    if (count == NULL || first == NULL) {
+        Py_XDECREF(count);
+        Py_XDECREF(first);
+        return NULL;
+    }
+    memcpy(PyArray_DATA((PyArrayObject *)count), told->violations.packets,
+           sizeof told->violations.packets);
+    memcpy(PyArray_DATA((PyArrayObject *)first), told->violations.first,
+           sizeof told->violations.first);
+    return Py_BuildValue(
+        "{sKsKsKsKsNsN}", "packets", (unsigned long long)told->packets,
+        "right", (unsigned long long)told->states[ND_CHECKSUM_RIGHT],
+        "blank", (unsigned long long)told->states[ND_CHECKSUM_BLANK],
+        "unknown", (unsigned long long)told->states[ND_CHECKSUM_UNKNOWN],
+        "count", count, "first", first);
+}
+
+static PyObject *
+repair_validate_packets(PyObject *module, PyObject *args)
+{
+    PyObject *path = NULL;
+    struct nd_frames_told told;
+    struct nd_error err;
+    enum nd_status status;
+    if (!PyArg_ParseTuple(args, "O&:validate_packets", PyUnicode_FSConverter,
+                          &path))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = nd_validate_capture(PyBytes_AS_STRING(path), &told, &err);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(path);
+    if (status != ND_OK)
+        return nd_py_raise(nd_py_state(module), &err);
+    return frames_dict(&told);
+}
+
 PyDoc_STRVAR(repair_doc,
 "repair(canonical, offsets, seed, flow_ids, *, events='keep', mtu=65535, "
 "pools=None, start=1704067200000000000, spread=3600000000000, "
@@ -324,8 +472,21 @@ PyDoc_STRVAR(rules_doc,
 "repair_rules()\n--\n\n"
 "Return the rules as (name, source, text), in the order of `changed`.");
 
+PyDoc_STRVAR(validate_doc,
+"validate(rows, offsets, timestamps, direction, addresses, ports, "
+"ip_version, protocol, known_payload)\n--\n\n"
+"Return for each flow and rule how many packets break it, and the first.");
+
+PyDoc_STRVAR(validate_packets_doc,
+"validate_packets(path, /)\n--\n\n"
+"Hold the transport checksums of a capture against its bytes.");
+
 PyMethodDef nd_py_repair_methods[] = {
     {"repair", (PyCFunction)(void (*)(void))repair_repair,
      METH_VARARGS | METH_KEYWORDS, repair_doc},
     {"repair_rules", repair_rules, METH_NOARGS, rules_doc},
+    {"validate", (PyCFunction)(void (*)(void))repair_validate,
+     METH_VARARGS | METH_KEYWORDS, validate_doc},
+    {"validate_packets", repair_validate_packets, METH_VARARGS,
+     validate_packets_doc},
     {NULL, NULL, 0, NULL}};

@@ -1,0 +1,51 @@
+/*
+ * validate_internal.h - what the parts of validate share; private to them
+ *
+ * In:      the header bytes of one packet of a flow.
+ * Out:     violations noted under the packet's number.
+ * Errors:  none.
+ * Memory:  allocates nothing.
+ * Threads: pure functions, no state.
+ * Python:  none.  Tests: tests/test_validate.py
+ */
+#ifndef ND_NET_VALIDATE_INTERNAL_H
+#define ND_NET_VALIDATE_INTERNAL_H
+
+#include "validate.h"
+
+/* A packet as its rows tell it. */
+struct nd_seen {
+    const uint8_t *ip;
+    size_t ip_bytes;
+    const uint8_t *transport;
+    size_t transport_bytes; /* 0: there is none, as in a later fragment */
+    uint8_t direction;
+    bool fragment;
+    uint32_t payload; /* after the transport header */
+    int64_t index;
+};
+
+static inline void
+nd_note(struct nd_violations *v, enum nd_rule rule, int64_t index)
+{
+    if (v->packets[rule]++ == 0)
+        v->first[rule] = index;
+}
+
+/* One end of a TCP connection, as far as it was seen. */
+struct nd_tcp_end {
+    bool started, syn, fin, reset, other, acked, told_clock;
+    uint32_t isn, next, fin_at, last_ack, right_edge, clock;
+    int scale;
+    bool offered[256];
+};
+
+struct nd_tcp_watch {
+    struct nd_tcp_end end[2];
+};
+
+/* validate_tcp.c */
+void nd_validate_tcp(struct nd_tcp_watch *watch, const struct nd_seen *seen,
+                     struct nd_violations *v);
+
+#endif

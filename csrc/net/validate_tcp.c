@@ -1,0 +1,288 @@
+#include "bytes.h"
+#include "validate_internal.h"
+
+enum {
+    FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
+    TCP_FIXED = 20,
+    EOL = 0, NOP = 1, MSS = 2, SCALE = 3, SACK_OK = 4, SACK = 5, STAMP = 8,
+    FAST_OPEN = 34
+};
+
+/* What the options of a segment say. */
+struct told {
+    bool has[256];
+    bool bad;
+    int scale;
+    uint32_t clock, echo;
+    const uint8_t *sack;
+    size_t blocks;
+};
+
+static int32_t
+distance(uint32_t a, uint32_t b)
+{
+    return (int32_t)(b - a);
+}
+
+static bool
+length_fits(uint8_t kind, size_t length)
+{
+    switch (kind) {
+    case MSS:
+        return length == 4;
+    case SCALE:
+        return length == 3;
+    case SACK_OK:
+        return length == 2;
+    case SACK:
+        return length >= 10 && length % 8 == 2;
+    case STAMP:
+        return length == 10;
+    default:
+        return true;
+    }
+}
+
+static void
+read_option(struct told *told, const uint8_t *at, size_t length)
+{
+    uint8_t kind = at[0];
+    if (told->has[kind] || !length_fits(kind, length)) {
+        told->bad = true;
+        return;
+    }
+    told->has[kind] = true;
+    if (kind == SCALE)
+        told->scale = at[2];
+    if (kind == SACK) {
+        told->sack = at + 2;
+        told->blocks = (length - 2) / 8;
+    }
+    if (kind == STAMP) {
+        told->clock = nd_get32(at + 2);
+        told->echo = nd_get32(at + 6);
+    }
+}
+
+/* RFC 9293 section 3.1 */
+static struct told
+read_options(const uint8_t *bytes, size_t n)
+{
+    struct told told = {.scale = -1};
+    for (size_t i = 0; i < n && bytes[i] != EOL;) {
+        if (bytes[i] == NOP) {
+            i++;
+            continue;
+        }
+        size_t left = n - i;
+        size_t length = left < 2 ? 0 : bytes[i + 1];
+        if (length < 2 || length > left) {
+            told.bad = true;
+            break;
+        }
+        read_option(&told, bytes + i, length);
+        i += length;
+    }
+    return told;
+}
+
+static void
+check_header(const struct nd_seen *seen, const struct told *told,
+             struct nd_violations *v)
+{
+    const uint8_t *tcp = seen->transport;
+    unsigned flags = tcp[13];
+    unsigned control = flags & (FIN | SYN | RST);
+    if ((size_t)(tcp[12] >> 4) * 4 != seen->transport_bytes || tcp[12] & 0xe)
+        nd_note(v, ND_RULE_TCP_OFFSET, seen->index);
+    if (nd_get16(tcp) == 0 || nd_get16(tcp + 2) == 0)
+        nd_note(v, ND_RULE_PORT, seen->index);
+    if ((control & (control - 1)) != 0 ||
+        !(flags & (ACK | RST | SYN)))
+        nd_note(v, ND_RULE_TCP_FLAGS, seen->index);
+    if (flags & URG && nd_get16(tcp + 18) == 0)
+        nd_note(v, ND_RULE_TCP_URGENT, seen->index);
+    if (told->bad)
+        nd_note(v, ND_RULE_TCP_OPTIONS, seen->index);
+}
+
+static void
+check_negotiation(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+                  const struct told *told, struct nd_violations *v)
+{
+    static const uint8_t answered[] = {SCALE, SACK_OK, STAMP};
+    const struct nd_tcp_end *peer = &w->end[!seen->direction];
+    unsigned flags = seen->transport[13];
+    bool wrong = false;
+    if (!(flags & SYN)) {
+        wrong = told->has[MSS] || told->has[SCALE] || told->has[SACK_OK];
+        for (int d = 0; d < 2; d++) {
+            const struct nd_tcp_end *end = &w->end[d];
+            wrong |= end->syn && told->has[STAMP] && !end->offered[STAMP];
+            wrong |= end->syn && told->has[SACK] && !end->offered[SACK_OK];
+        }
+    } else if (flags & ACK && peer->syn) {
+        for (size_t k = 0; k < sizeof answered; k++)
+            wrong |= told->has[answered[k]] && !peer->offered[answered[k]];
+    }
+    if (wrong)
+        nd_note(v, ND_RULE_TCP_NEGOTIATION, seen->index);
+}
+
+/* Both ends were seen from their SYN on. */
+static bool
+whole(const struct nd_tcp_watch *w)
+{
+    return w->end[0].syn && w->end[1].syn;
+}
+
+static void
+check_state(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+            const struct told *told, struct nd_violations *v)
+{
+    const struct nd_tcp_end *me = &w->end[seen->direction];
+    const struct nd_tcp_end *peer = &w->end[!seen->direction];
+    unsigned flags = seen->transport[13];
+    uint32_t seq = nd_get32(seen->transport + 4);
+    uint32_t end = seq + seen->payload;
+    bool again = me->syn && seq == me->isn;
+    if (flags & SYN && !(flags & RST)) {
+        bool unasked = flags & ACK && peer->syn && !me->syn &&
+                       distance(peer->isn, nd_get32(seen->transport + 8)) < 1;
+        if ((me->other && !again) || unasked ||
+            (seen->payload > 0 && !told->has[FAST_OPEN]))
+            nd_note(v, ND_RULE_TCP_HANDSHAKE, seen->index);
+    } else if (!(flags & RST) && peer->syn && !peer->other && !me->started &&
+               !(flags & ACK && distance(peer->next, nd_get32(
+                     seen->transport + 8)) >= 0)) {
+        nd_note(v, ND_RULE_TCP_HANDSHAKE, seen->index);
+    }
+    if (me->reset && !(flags & RST))
+        nd_note(v, ND_RULE_TCP_RESET, seen->index);
+    if (me->fin && seen->payload > 0 && distance(me->fin_at, end) > 0)
+        nd_note(v, ND_RULE_TCP_FIN, seen->index);
+    if (me->syn && !(flags & (SYN | RST)) && distance(me->isn, seq) < 0)
+        nd_note(v, ND_RULE_TCP_SEQ, seen->index);
+}
+
+static void
+check_ack(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+          const struct told *told, struct nd_violations *v)
+{
+    const struct nd_tcp_end *peer = &w->end[!seen->direction];
+    uint32_t ack = nd_get32(seen->transport + 8);
+    if (!(seen->transport[13] & ACK) || !whole(w))
+        return;
+    if (distance(peer->next, ack) > 0 || distance(peer->isn, ack) < 0)
+        nd_note(v, ND_RULE_TCP_ACK, seen->index);
+    for (size_t i = 0; i < told->blocks; i++) {
+        uint32_t from = nd_get32(told->sack + 8 * i);
+        uint32_t to = nd_get32(told->sack + 8 * i + 4);
+        if (distance(from, to) <= 0 || distance(peer->next, to) > 0 ||
+            distance(peer->isn, from) < 0) {
+            nd_note(v, ND_RULE_TCP_SACK, seen->index);
+            return;
+        }
+    }
+}
+
+/* A window may be taken back, RFC 9293 section 3.8.6: the widest counts. */
+static void
+check_window(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+             struct nd_violations *v)
+{
+    const struct nd_tcp_end *peer = &w->end[!seen->direction];
+    uint32_t end = nd_get32(seen->transport + 4) + seen->payload;
+    if (seen->payload < 2 || !whole(w) || !peer->acked)
+        return; /* one byte may be a probe */
+    if (distance(peer->right_edge, end) > 0)
+        nd_note(v, ND_RULE_TCP_WINDOW, seen->index);
+}
+
+static void
+check_stamp(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+            const struct told *told, struct nd_violations *v)
+{
+    const struct nd_tcp_end *me = &w->end[seen->direction];
+    const struct nd_tcp_end *peer = &w->end[!seen->direction];
+    unsigned flags = seen->transport[13];
+    bool in_order = nd_get32(seen->transport + 4) == me->next;
+    if (!told->has[STAMP] || flags & RST)
+        return;
+    if ((me->told_clock && in_order && distance(me->clock, told->clock) < 0) ||
+        (flags & ACK && whole(w) && peer->told_clock &&
+         distance(peer->clock, told->echo) > 0))
+        nd_note(v, ND_RULE_TCP_TIMESTAMP, seen->index);
+}
+
+static void
+learn_window(struct nd_tcp_watch *w, const struct nd_seen *seen)
+{
+    struct nd_tcp_end *me = &w->end[seen->direction];
+    unsigned flags = seen->transport[13];
+    bool scaled = w->end[0].scale >= 0 && w->end[1].scale >= 0 &&
+                  !(flags & SYN);
+    uint32_t window = nd_get16(seen->transport + 14);
+    uint32_t ack = nd_get32(seen->transport + 8);
+    if (!(flags & ACK) || flags & RST)
+        return;
+    if (scaled)
+        window <<= me->scale > 14 ? 14 : me->scale;
+    uint32_t edge = ack + window;
+    if (!me->acked || distance(me->right_edge, edge) > 0)
+        me->right_edge = edge;
+    me->acked = true;
+}
+
+static void
+learn(struct nd_tcp_watch *w, const struct nd_seen *seen,
+      const struct told *told)
+{
+    struct nd_tcp_end *me = &w->end[seen->direction];
+    unsigned flags = seen->transport[13];
+    uint32_t seq = nd_get32(seen->transport + 4);
+    uint32_t end = seq + seen->payload + ((flags & SYN) != 0) +
+                   ((flags & FIN) != 0);
+    learn_window(w, seen);
+    if (told->has[STAMP] &&
+        (!me->told_clock || distance(me->clock, told->clock) > 0))
+        me->clock = told->clock;
+    me->told_clock |= told->has[STAMP];
+    if (flags & RST) {
+        me->reset = true;
+        return;
+    }
+    if (flags & SYN) {
+        me->scale = told->scale;
+        for (int k = 0; k < 256; k++)
+            me->offered[k] |= told->has[k];
+    }
+    if (!me->started || (flags & SYN && (!me->syn || seq != me->isn)) ||
+        distance(me->next, end) > 0)
+        me->next = end;
+    if (flags & SYN)
+        me->isn = seq;
+    if (flags & FIN && !me->fin)
+        me->fin_at = seq + seen->payload;
+    me->syn |= (flags & SYN) != 0;
+    me->fin |= (flags & FIN) != 0;
+    me->other |= !(flags & SYN);
+    me->started = true;
+}
+
+void
+nd_validate_tcp(struct nd_tcp_watch *watch, const struct nd_seen *seen,
+                struct nd_violations *v)
+{
+    struct told told = read_options(seen->transport + TCP_FIXED,
+                                    seen->transport_bytes - TCP_FIXED);
+    check_header(seen, &told, v);
+    check_negotiation(watch, seen, &told, v);
+    check_state(watch, seen, &told, v);
+    check_ack(watch, seen, &told, v);
+    check_window(watch, seen, v);
+    check_stamp(watch, seen, &told, v);
+    if (seen->transport[13] & RST && seen->payload > 0)
+        nd_note(v, ND_RULE_TCP_RESET, seen->index);
+    learn(watch, seen, &told);
+}
