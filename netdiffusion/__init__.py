@@ -26,6 +26,7 @@ from netdiffusion.repair import (
     repair_canonical,
     rules,
 )
+from netdiffusion.validate import ValidationReport, Violation, validate
 
 if TYPE_CHECKING:
     from netdiffusion.balance import FlowOverSampler
@@ -45,6 +46,8 @@ __all__ = [
     "RepairOptions",
     "RepairReport",
     "Rule",
+    "ValidationReport",
+    "Violation",
     "__version__",
     "balance_flows",
     "evaluate",
@@ -58,6 +61,7 @@ __all__ = [
     "repair",
     "repair_canonical",
     "rules",
+    "validate",
     "write_capture",
     "write_nprint",
     "write_png",
