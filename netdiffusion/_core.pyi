@@ -57,6 +57,7 @@ def read_slices(
     packets: npt.NDArray[np.int64],
     layout: str,
 ) -> dict[str, npt.NDArray[Any]]: ...
+def libpcap_version() -> str: ...
 
 # py_rows.c
 class _Layout(TypedDict):

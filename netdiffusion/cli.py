@@ -231,25 +231,31 @@ def train(
     )
 
 
-class _ClassCount(click.ParamType):
-    """``CLASS=COUNT``."""
-
-    name = "CLASS=COUNT"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        """Split at the last equals sign."""
-        name, _, count = str(value).rpartition("=")
+def _counts(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> dict[str, int]:
+    """Turn ``CLASS=COUNT`` words into counts; a class named twice adds up."""
+    wanted: dict[str, int] = {}
+    for value in values:
+        name, _, count = value.rpartition("=")
         if not name or not count.isdecimal():
-            self.fail(f"{value!r} is not of the form CLASS=COUNT, such as youtube=20")
-        return name, int(count)
+            raise click.BadParameter(
+                f"{value!r} is not of the form CLASS=COUNT, such as youtube=20"
+            )
+        wanted[name] = wanted.get(name, 0) + int(count)
+    return wanted
 
 
 @main.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "-n", "counts", multiple=True, required=True, type=_ClassCount(), help="Repeatable."
+    "-n",
+    "counts",
+    metavar="CLASS=COUNT",
+    multiple=True,
+    required=True,
+    callback=_counts,
+    help="Flows of a class; repeatable.",
 )
 @_output
 @_seed
@@ -258,7 +264,7 @@ class _ClassCount(click.ParamType):
 @click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
 def sample(
     model: Path | None,
-    counts: Sequence[tuple[str, int]],
+    counts: dict[str, int],
     output: Path,
     force: bool,
     png: Path | None,
@@ -266,10 +272,7 @@ def sample(
 ) -> None:
     """Draw flows of classes from MODEL and write OUT.pcap, .pcapng or .npz."""
     _check_output(output, force)
-    wanted: dict[str, int] = {}
-    for name, count in counts:
-        wanted[name] = wanted.get(name, 0) + count
-    flows = nd.FlowDiffusion.from_pretrained(model).sample(wanted, **options)
+    flows = nd.FlowDiffusion.from_pretrained(model).sample(counts, **options)
     _save(flows, output, force)
     if png is not None:
         flows.to_png(png, overwrite=force)

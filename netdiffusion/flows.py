@@ -517,7 +517,8 @@ class FlowSet:
 
     def _sums(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Sum a per-packet array over each flow."""
-        total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        total = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(values, out=total[1:])
         return total[self.offsets[1:]] - total[self.offsets[:-1]]
 
     def show(self, flow: int = 0, *, n_packets: int = 64) -> Any:

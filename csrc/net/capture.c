@@ -377,3 +377,9 @@ nd_dump_destroy(struct nd_dump *dump)
         pcap_close(dump->dead);
     free(dump);
 }
+
+const char *
+nd_capture_library(void)
+{
+    return pcap_lib_version();
+}

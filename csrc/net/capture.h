@@ -89,4 +89,7 @@ enum nd_status nd_dump_close(struct nd_dump *dump, struct nd_error *err);
 /* Closes without asking. */
 void nd_dump_destroy(struct nd_dump *dump);
 
+/* What libpcap says of its version. */
+const char *nd_capture_library(void);
+
 #endif

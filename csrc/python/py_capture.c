@@ -374,7 +374,18 @@ done:
     return result;
 }
 
+static PyObject *
+libpcap_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+{
+    return PyUnicode_FromString(nd_capture_library());
+}
+
+PyDoc_STRVAR(libpcap_version_doc,
+             "libpcap_version()\n--\n\n"
+             "What libpcap says of its version.");
+
 PyMethodDef nd_py_capture_methods[] = {
+    {"libpcap_version", libpcap_version, METH_NOARGS, libpcap_version_doc},
     {"read_slices", (PyCFunction)(void (*)(void))read_slices,
      METH_VARARGS | METH_KEYWORDS, read_slices_doc},
     {NULL, NULL, 0, NULL},
