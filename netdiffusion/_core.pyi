@@ -1,6 +1,7 @@
 """The C core of netdiffusion: packets, rows, repair, engine."""
 
 import os
+from collections.abc import Callable
 from typing import Any, TypedDict, final
 
 import numpy as np
@@ -142,3 +143,48 @@ def validate(
     known_payload: npt.NDArray[np.uint8],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
 def validate_packets(path: str | os.PathLike[str], /) -> dict[str, Any]: ...
+
+# py_engine.c
+@final
+class Model:
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        columns: int,
+        width: int,
+        blocks: int,
+        heads: int,
+        mlp: int,
+        classes: int,
+        device: str = "auto",
+        threads: int = 0,
+    ) -> Model: ...
+    @property
+    def device(self) -> str: ...
+    def sample(
+        self,
+        classes: npt.NDArray[np.int32],
+        lengths: npt.NDArray[np.int32],
+        flow_ids: npt.NDArray[np.uint64],
+        seed: int,
+        sigmas: npt.NDArray[np.float32],
+        temperature: float = 1.0,
+        renoise_rounds: int = 0,
+        renoise_sigma: float = 0.5,
+        guidance: float = 1.0,
+        *,
+        batch_tokens: int = 0,
+        progress: Callable[[int, int, int], object] | None = None,
+    ) -> npt.NDArray[np.int8]: ...
+    def forward(
+        self,
+        x: npt.NDArray[np.float32],
+        estimate: npt.NDArray[np.float32],
+        offsets: npt.NDArray[np.int64],
+        classes: npt.NDArray[np.int32],
+        sigmas: npt.NDArray[np.float32],
+    ) -> dict[str, npt.NDArray[np.float32]]: ...
+
+def devices() -> list[dict[str, str]]: ...
+def philox(key: int, counters: npt.NDArray[np.uint32], /) -> npt.NDArray[np.uint32]: ...

@@ -314,6 +314,7 @@ struct nd_backend_functions {
                                      const struct nd_op *ops, size_t n_ops,
                                      struct nd_program **program,
                                      struct nd_error *err);
+    /* Waits for the program's runs. */
     void (*program_destroy)(struct nd_backend *backend,
                             struct nd_program *program);
     /*

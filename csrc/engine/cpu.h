@@ -1,0 +1,119 @@
+/*
+ * cpu.h - the backend in C: specification of every op, and fast without a GPU
+ *
+ * In:      what backend.h says.
+ * Out:     a backend whose programs run at once, on a pool of threads.
+ * Errors:  ND_NO_MEMORY; ND_DEVICE for instructions that this CPU lacks.
+ * Memory:  tensors and weights aligned to 64 bytes; scratch per thread.
+ * Threads: as backend.h; results do not depend on the number of threads, and
+ *          a row's result does not depend on the other rows: every sum runs
+ *          in one fixed order, chosen by its length alone.
+ * Python:  _core.Model(device="cpu").  Tests: test_ops.py
+ *
+ * The ops are written once, with the compiler's vector extension
+ * (cpu_vector.h), and compiled per instruction set by cpu_avx512.c,
+ * cpu_avx2.c and cpu_baseline.c; the best that the CPU has is taken.
+ */
+#ifndef ND_ENGINE_CPU_H
+#define ND_ENGINE_CPU_H
+
+#include "backend.h"
+
+/* Columns of a weight panel, rows of an item of work, most rows of a tile. */
+enum { ND_PANEL = 32, ND_ROW_BLOCK = 96, ND_TILE_MOST = 12 };
+
+/* Widest head that ops.c lets pass. */
+enum { ND_HEAD_MOST = 256 };
+
+struct nd_cpu_tensor {
+    struct nd_tensor base;
+    void *data;
+};
+
+/*
+ * Panels [out / 32][in][32], zeros past out, then the bias, padded the same
+ * way: a panel is read front to back once for each tile of rows.
+ */
+struct nd_cpu_weight {
+    struct nd_weight base;
+    size_t panels;
+    float *data;
+    const float *bias;
+};
+
+static inline float *
+nd_cpu_floats(const struct nd_tensor *tensor)
+{
+    return ((const struct nd_cpu_tensor *)(const void *)tensor)->data;
+}
+
+static inline const uint32_t *
+nd_cpu_words(const struct nd_tensor *tensor)
+{
+    return ((const struct nd_cpu_tensor *)(const void *)tensor)->data;
+}
+
+static inline int8_t *
+nd_cpu_cells(const struct nd_tensor *tensor)
+{
+    return ((const struct nd_cpu_tensor *)(const void *)tensor)->data;
+}
+
+/* ATTENTION: up to ND_ROW_BLOCK queries of one flow. */
+struct nd_cpu_queries {
+    uint32_t flow, packets; /* the flow's first token, its packets */
+    uint32_t first, count;  /* packets that ask */
+};
+
+/* What an item of work is given beside its op. */
+struct nd_cpu_context {
+    const struct nd_step *step;
+    const struct nd_cpu_queries *queries;
+    float *scratch; /* of the thread, for ATTENTION */
+};
+
+typedef void nd_cpu_run(const struct nd_op *op, size_t item,
+                        const struct nd_cpu_context *context);
+
+/* The ops that are compiled per instruction set. */
+struct nd_cpu_kernels {
+    const char *name; /* "avx512", "avx2", "baseline" */
+    nd_cpu_run *linear, *norm, *attention, *condition, *estimate;
+};
+
+#if defined(__x86_64__)
+extern const struct nd_cpu_kernels nd_cpu_avx512, nd_cpu_avx2;
+#endif
+extern const struct nd_cpu_kernels nd_cpu_baseline;
+
+/* cpu_draw.c: the ops on random numbers, the same code for every CPU. */
+nd_cpu_run nd_cpu_input, nd_cpu_noise, nd_cpu_renoise, nd_cpu_draw;
+
+/*
+ * LINEAR is cut into (row block, group of panels), ATTENTION into (block of
+ * queries, head), the rest into row blocks.
+ */
+enum { ND_PANEL_GROUP = 4 };
+
+static inline size_t
+nd_cpu_blocks(size_t rows)
+{
+    return (rows + ND_ROW_BLOCK - 1) / ND_ROW_BLOCK;
+}
+
+static inline size_t
+nd_cpu_groups(const struct nd_weight *weight)
+{
+    return (weight->out + ND_PANEL * ND_PANEL_GROUP - 1) /
+           (ND_PANEL * ND_PANEL_GROUP);
+}
+
+/*
+ * A backend on count threads (0: as nd_threads_available). instructions names
+ * kernels ("avx2"), or NULL for the best that the CPU has.
+ */
+enum nd_status nd_cpu_backend_create(size_t count, const char *instructions,
+                                     struct nd_backend **backend,
+                                     struct nd_error *err);
+
+#endif

@@ -1,0 +1,174 @@
+/*
+ * cpu_attention.h - ATTENTION in vectors: one block of queries of one head
+ *
+ * In:      an op and an item (block of queries, head); the blocks are listed
+ *          in the context, made when the program is.
+ * Out:     the op's out rows of the block, the head's columns.
+ * Errors:  none.
+ * Memory:  the thread's scratch: the flow's keys and values of one head as
+ *          panels, the rotated queries, the scores of one tile of queries.
+ * Threads: items write disjoint parts of out.
+ * Python:  none.  Tests: test_ops.py
+ *
+ * Both products are those of cpu_linear.h: scores = queries x keys (keys are
+ * the 32 columns of a panel), out = weights x values. A whole row of scores
+ * is held (1,024 packets at most), so softmax needs one pass.
+ */
+#ifndef ND_ENGINE_CPU_ATTENTION_H
+#define ND_ENGINE_CPU_ATTENTION_H
+
+#include "cpu_linear.h"
+
+#include <math.h>
+#include <string.h>
+
+struct head {
+    const float *qkv; /* row of the flow's first packet, column of the head */
+    size_t stride, d, keys, width;
+    const float *rotary;
+    size_t rotary_stride;
+    float *key_panels, *value_panels, *queries, *scores;
+};
+
+/* to[0..d) = from rotated to packet i, times scale. */
+static void
+rotate(const struct head *head, const float *from, size_t i, float scale,
+       float *to)
+{
+    size_t half = head->d / 2;
+    const float *c = head->rotary + i * head->rotary_stride, *s = c + half;
+    for (size_t j = 0; j < half; j++) {
+        float u = from[j] * scale, v = from[half + j] * scale;
+        to[j] = u * c[j] - v * s[j];
+        to[half + j] = v * c[j] + u * s[j];
+    }
+}
+
+/* Keys to panels [keys / 32][d][32], zeros past the last key. */
+static void
+pack_keys(const struct head *head)
+{
+    float row[ND_HEAD_MOST];
+    size_t panels = (head->keys + ND_PANEL - 1) / ND_PANEL;
+    for (size_t i = 0; i < panels * ND_PANEL; i++) {
+        float *to = head->key_panels + i / ND_PANEL * head->d * ND_PANEL +
+                    i % ND_PANEL;
+        if (i < head->keys)
+            rotate(head, head->qkv + i * head->stride + head->width, i, 1.0f,
+                   row);
+        else
+            memset(row, 0, sizeof row);
+        for (size_t j = 0; j < head->d; j++)
+            to[j * ND_PANEL] = row[j];
+    }
+}
+
+/* Values to panels [d / 32][keys][32], zeros past d. */
+static void
+pack_values(const struct head *head)
+{
+    for (size_t first = 0; first < head->d; first += ND_PANEL) {
+        size_t columns = head->d - first < ND_PANEL ? head->d - first
+                                                    : ND_PANEL;
+        float *to = head->value_panels + first * head->keys;
+        for (size_t i = 0; i < head->keys; i++, to += ND_PANEL) {
+            memset(to, 0, ND_PANEL * sizeof *to);
+            memcpy(to, head->qkv + i * head->stride + 2 * head->width + first,
+                   columns * sizeof *to);
+        }
+    }
+}
+
+/* Scores to weights, in place; columns past the keys become zero. */
+static void
+softmax(float *scores, size_t keys, size_t padded)
+{
+    for (size_t j = keys; j < padded; j++)
+        scores[j] = -INFINITY;
+    vector most = load(scores);
+    for (size_t j = LANES; j < padded; j += LANES)
+        most = larger(load(scores + j), most);
+    float top = largest_lane(most);
+    vector total = fill(0.0f);
+    for (size_t j = 0; j < padded; j += LANES) {
+        vector e = exponential(load(scores + j) - top);
+        store(scores + j, e);
+        total += e;
+    }
+    vector factor = fill(1.0f / add_lanes(total));
+    for (size_t j = 0; j < padded; j += LANES)
+        store(scores + j, load(scores + j) * factor);
+}
+
+/* out rows of one tile of queries, the head's d columns. */
+static void
+attend(const struct head *head, const float *queries, size_t rows, float *out,
+       size_t out_stride)
+{
+    size_t padded = (head->keys + ND_PANEL - 1) / ND_PANEL * ND_PANEL;
+    float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
+    for (size_t j = 0; j < padded; j += ND_PANEL) {
+        multiply(queries, head->d, head->key_panels + j * head->d, head->d,
+                 rows, sums);
+        for (size_t r = 0; r < rows; r++)
+            memcpy(head->scores + r * padded + j, sums + r * ND_PANEL,
+                   ND_PANEL * sizeof *sums);
+    }
+    for (size_t r = 0; r < rows; r++)
+        softmax(head->scores + r * padded, head->keys, padded);
+    for (size_t j = 0; j < head->d; j += ND_PANEL) {
+        size_t columns = head->d - j < ND_PANEL ? head->d - j : ND_PANEL;
+        multiply(head->scores, padded, head->value_panels + j * head->keys,
+                 head->keys, rows, sums);
+        for (size_t r = 0; r < rows; r++)
+            memcpy(out + r * out_stride + j, sums + r * ND_PANEL,
+                   columns * sizeof *out);
+    }
+}
+
+/* Cuts the thread's scratch into the head's four arrays. */
+ND_INLINE void
+lay_out(struct head *head, float *scratch)
+{
+    size_t padded = (head->keys + ND_PANEL - 1) / ND_PANEL * ND_PANEL;
+    head->key_panels = scratch;
+    head->value_panels = head->key_panels + padded * head->d;
+    head->queries = head->value_panels + head->keys * nd_stride(head->d);
+    head->scores = head->queries + ND_ROW_BLOCK * head->d;
+}
+
+static void
+run_attention(const struct nd_op *any, size_t item,
+              const struct nd_cpu_context *context)
+{
+    const struct nd_attention *op = &any->as.attention;
+    const struct nd_cpu_queries *block = &context->queries[item / op->heads];
+    size_t width = op->out->columns, d = width / op->heads;
+    size_t column = item % op->heads * d;
+    struct head head = {
+        .qkv = nd_cpu_floats(op->qkv) + block->flow * op->qkv->stride + column,
+        .stride = op->qkv->stride,
+        .d = d,
+        .keys = block->packets,
+        .width = width,
+        .rotary = nd_cpu_floats(op->rotary),
+        .rotary_stride = op->rotary->stride,
+    };
+    lay_out(&head, context->scratch);
+    pack_keys(&head);
+    pack_values(&head);
+    float scale = 1.0f / sqrtf((float)d);
+    for (size_t r = 0; r < block->count; r++)
+        rotate(&head, head.qkv + (block->first + r) * head.stride,
+               block->first + r, scale, head.queries + r * d);
+    float *out = nd_cpu_floats(op->out) +
+                 (block->flow + block->first) * op->out->stride + column;
+    for (size_t r = 0; r < block->count; r += TILE_ROWS) {
+        size_t rows = block->count - r < TILE_ROWS ? block->count - r
+                                                   : TILE_ROWS;
+        attend(&head, head.queries + r * d, rows, out + r * op->out->stride,
+               op->out->stride);
+    }
+}
+
+#endif

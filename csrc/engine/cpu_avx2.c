@@ -1,0 +1,34 @@
+/* The ops for x86 with AVX2. System headers come before the pragma. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#if !defined(__clang__)
+#pragma GCC optimize("fp-contract=fast") /* -std=c11 turns FMA off */
+#endif
+
+#define ND_LANES 8
+#define ND_TILE_ROWS 6
+#include "cpu_attention.h"
+#include "cpu_linear.h"
+#include "cpu_rows.h"
+
+const struct nd_cpu_kernels nd_cpu_avx2 = {
+    .name = "avx2",
+    .linear = run_linear,
+    .norm = run_norm,
+    .attention = run_attention,
+    .condition = run_condition,
+    .estimate = run_estimate,
+};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,34 @@
+/* The ops for x86 with AVX512. System headers come before the pragma. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512dq,avx512vl,fma")
+#endif
+#if !defined(__clang__)
+#pragma GCC optimize("fp-contract=fast") /* -std=c11 turns FMA off */
+#endif
+
+#define ND_LANES 16
+#define ND_TILE_ROWS 12
+#include "cpu_attention.h"
+#include "cpu_linear.h"
+#include "cpu_rows.h"
+
+const struct nd_cpu_kernels nd_cpu_avx512 = {
+    .name = "avx512",
+    .linear = run_linear,
+    .norm = run_norm,
+    .attention = run_attention,
+    .condition = run_condition,
+    .estimate = run_estimate,
+};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,228 @@
+#define _GNU_SOURCE /* sched_getaffinity */
+#include "threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Looks at the next run before a thread sleeps: some 20 to 50 us. */
+enum { SPINS = 2000, MOST_THREADS = 256 };
+
+struct nd_threads {
+    size_t count;   /* the caller and the workers */
+    size_t workers; /* started */
+    pid_t process;  /* that started them */
+    pthread_t handles[MOST_THREADS];
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    atomic_uint run;       /* counts the runs: a change is the signal */
+    atomic_size_t sleeping; /* workers in pthread_cond_wait */
+    atomic_size_t next;     /* item */
+    atomic_size_t busy;     /* workers that have not left this run */
+    atomic_bool stop;
+    nd_task *task;
+    void *argument;
+    size_t items;
+};
+
+struct start {
+    struct nd_threads *threads;
+    size_t worker;
+    unsigned seen;
+};
+
+/* Whole CPUs of a cgroup v2 quota "max 100000" or "200000 100000"; 0: none. */
+static size_t
+cgroup_limit(void)
+{
+    char quota[32];
+    long period = 0;
+    size_t limit = 0;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%31s %ld", quota, &period) == 2 && period > 0) {
+        long used = strtol(quota, NULL, 10);
+        if (used > 0)
+            limit = (size_t)((used + period - 1) / period);
+    }
+    fclose(file);
+    return limit;
+}
+
+static size_t
+affinity_count(void)
+{
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return (size_t)CPU_COUNT(&set);
+#endif
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (size_t)online : 1;
+}
+
+size_t
+nd_threads_available(void)
+{
+    const char *wish = getenv("NETDIFFUSION_THREADS");
+    long number = wish != NULL ? strtol(wish, NULL, 10) : 0;
+    size_t count = affinity_count(), limit = cgroup_limit();
+    if (number > 0)
+        count = (size_t)number;
+    else if (limit > 0 && limit < count)
+        count = limit;
+    return count < MOST_THREADS ? count : MOST_THREADS;
+}
+
+static void
+pause_briefly(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void
+do_items(struct nd_threads *threads, size_t worker)
+{
+    for (;;) {
+        size_t item = atomic_fetch_add(&threads->next, 1);
+        if (item >= threads->items)
+            return;
+        threads->task(threads->argument, item, worker);
+    }
+}
+
+/* Spins a while, since the ops of a step follow each other, then sleeps. */
+static void
+wait_for_run(struct nd_threads *threads, unsigned seen)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load(&threads->run) != seen)
+            return;
+        pause_briefly();
+    }
+    pthread_mutex_lock(&threads->mutex);
+    atomic_fetch_add(&threads->sleeping, 1);
+    while (atomic_load(&threads->run) == seen)
+        pthread_cond_wait(&threads->wake, &threads->mutex);
+    atomic_fetch_sub(&threads->sleeping, 1);
+    pthread_mutex_unlock(&threads->mutex);
+}
+
+static void *
+work(void *argument)
+{
+    struct start start = *(struct start *)argument;
+    struct nd_threads *threads = start.threads;
+    free(argument);
+    for (unsigned seen = start.seen;; seen++) {
+        wait_for_run(threads, seen);
+        if (atomic_load(&threads->stop))
+            return NULL;
+        do_items(threads, start.worker);
+        atomic_fetch_sub(&threads->busy, 1);
+    }
+}
+
+/* Signals do not belong to the workers: Python's main thread takes them. */
+static void
+start_workers(struct nd_threads *threads)
+{
+    threads->workers = 0;
+    threads->process = getpid();
+    pthread_mutex_init(&threads->mutex, NULL);
+    pthread_cond_init(&threads->wake, NULL);
+    atomic_store(&threads->sleeping, 0);
+    atomic_store(&threads->busy, 0);
+    while (threads->workers + 1 < threads->count) {
+        struct start *start = malloc(sizeof *start);
+        if (start == NULL)
+            return;
+        *start = (struct start){threads, threads->workers + 1,
+                                atomic_load(&threads->run)};
+        if (pthread_create(&threads->handles[threads->workers], NULL, work,
+                           start) != 0) {
+            free(start);
+            return;
+        }
+        threads->workers++;
+    }
+}
+
+struct nd_threads *
+nd_threads_create(size_t count)
+{
+    struct nd_threads *threads = calloc(1, sizeof *threads);
+    if (threads == NULL)
+        return NULL;
+    threads->count = count < 1 ? 1 : count < MOST_THREADS ? count
+                                                          : MOST_THREADS;
+    start_workers(threads);
+    return threads;
+}
+
+static void
+signal_run(struct nd_threads *threads)
+{
+    atomic_fetch_add(&threads->run, 1);
+    if (atomic_load(&threads->sleeping) == 0)
+        return;
+    pthread_mutex_lock(&threads->mutex);
+    pthread_cond_broadcast(&threads->wake);
+    pthread_mutex_unlock(&threads->mutex);
+}
+
+void
+nd_threads_destroy(struct nd_threads *threads)
+{
+    if (threads == NULL)
+        return;
+    /* After a fork the workers are the parent's. */
+    if (threads->process == getpid()) {
+        atomic_store(&threads->stop, true);
+        signal_run(threads);
+        for (size_t i = 0; i < threads->workers; i++)
+            pthread_join(threads->handles[i], NULL);
+        pthread_cond_destroy(&threads->wake);
+        pthread_mutex_destroy(&threads->mutex);
+    }
+    free(threads);
+}
+
+size_t
+nd_threads_count(const struct nd_threads *threads)
+{
+    return threads->count;
+}
+
+void
+nd_threads_run(struct nd_threads *threads, nd_task *task, void *argument,
+               size_t items)
+{
+    if (threads->process != getpid())
+        start_workers(threads);
+    if (items <= 1 || threads->workers == 0) {
+        for (size_t item = 0; item < items; item++)
+            task(argument, item, 0);
+        return;
+    }
+    threads->task = task;
+    threads->argument = argument;
+    threads->items = items;
+    atomic_store(&threads->next, 0);
+    atomic_store(&threads->busy, threads->workers);
+    signal_run(threads);
+    do_items(threads, 0);
+    for (int i = 0; atomic_load(&threads->busy) > 0; i++) {
+        pause_briefly();
+        if (i > SPINS)
+            sched_yield();
+    }
+}
