@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from netdiffusion._core import Error
 from netdiffusion.evaluate.features import flow_bits, flow_statistics
 from netdiffusion.extras import require
 from netdiffusion.flows import FlowSet
@@ -59,7 +60,7 @@ def balance_flows(
 
     Raises
     ------
-    KeyError
+    Error
         The model does not know a class that needs flows.
     ValueError
         A mapping asks for fewer flows than there are.
@@ -122,7 +123,7 @@ def draw_flows(
 
     Raises
     ------
-    KeyError
+    Error
         The model does not know some of the classes.
     """
     loaded = _load(model)
@@ -130,7 +131,7 @@ def draw_flows(
     unknown = sorted(set(counts) - known)
     if unknown:
         some = ", ".join(sorted(known)[:8])
-        raise KeyError(
+        raise Error(
             f"{who}: the model knows no class {', '.join(map(repr, unknown))}; it "
             f"knows {len(known)}: {some}, ... Fit one on your flows "
             "(FlowDiffusion().fit(flows), or `netdiffusion train`) and give it as "

@@ -80,9 +80,9 @@ def test_unknown_classes_are_named_together(
     """One error for all of them, before anything is drawn, and what to do."""
     flows = flows.select(slice(None))
     flows.labels = np.where(flows.labels == "lab_ntp", "lab_ntp", "new")
-    with pytest.raises(KeyError, match=r"'new', 'newer'.*FlowDiffusion\(\)\.fit"):
+    with pytest.raises(nd.Error, match=r"'new', 'newer'.*FlowDiffusion\(\)\.fit"):
         nd.balance_flows(flows, model=model, strategy={"new": 99, "newer": 9})
-    with pytest.raises(KeyError, match="'new'"):
+    with pytest.raises(nd.Error, match="'new'"):
         nd.FlowOverSampler(model=model).fit_resample(flows.padded(2), flows.labels)
 
 
