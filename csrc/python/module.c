@@ -25,7 +25,8 @@ PyArrayObject *
 nd_py_input(PyObject *object, int dtype, int dimensions, const char *argument)
 {
     if (!PyArray_Check(object) ||
-        PyArray_TYPE((PyArrayObject *)object) != dtype ||
+        !PyArray_EquivTypenums(PyArray_TYPE((PyArrayObject *)object),
+                               dtype) ||
         PyArray_NDIM((PyArrayObject *)object) != dimensions) {
         PyArray_Descr *wanted = PyArray_DescrFromType(dtype);
         PyErr_Format(PyExc_TypeError,
@@ -34,17 +35,25 @@ nd_py_input(PyObject *object, int dtype, int dimensions, const char *argument)
         Py_DECREF(wanted);
         return NULL;
     }
-    return (PyArrayObject *)PyArray_FROM_OF(object, NPY_ARRAY_IN_ARRAY);
+    return (PyArrayObject *)PyArray_FROM_OF(
+        object, NPY_ARRAY_IN_ARRAY | NPY_ARRAY_NOTSWAPPED);
+}
+
+PyArrayObject *
+nd_py_indices(PyObject *object, int dtype, const char *argument)
+{
+    PyArrayObject *in = nd_py_input(object, dtype, 1, argument);
+    if (in == NULL)
+        return NULL;
+    PyArrayObject *copy = (PyArrayObject *)PyArray_NewCopy(in, NPY_CORDER);
+    Py_DECREF(in);
+    return copy;
 }
 
 PyArrayObject *
 nd_py_offsets(PyObject *object, npy_intp total)
 {
-    PyArrayObject *in = nd_py_input(object, NPY_INT64, 1, "offsets");
-    if (in == NULL)
-        return NULL;
-    PyArrayObject *copy = (PyArrayObject *)PyArray_NewCopy(in, NPY_CORDER);
-    Py_DECREF(in);
+    PyArrayObject *copy = nd_py_indices(object, NPY_INT64, "offsets");
     if (copy == NULL)
         return NULL;
     npy_intp n = PyArray_DIM(copy, 0);

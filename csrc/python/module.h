@@ -46,12 +46,17 @@ PyObject *nd_py_raise(const struct nd_module_state *state,
                       const struct nd_error *err);
 
 /*
- * A new reference to `object` as a C-contiguous array of the dtype, with
- * exactly `dimensions` axes. Never casts: a wrong dtype is a TypeError that
- * names the argument.
+ * A new reference to `object` as a C-contiguous array of the dtype in native
+ * byte order, with exactly `dimensions` axes. Never casts: a wrong dtype is a
+ * TypeError that names the argument.
  */
 PyArrayObject *nd_py_input(PyObject *object, int dtype, int dimensions,
                            const char *argument);
+
+/* The same as a copy of one axis, for numbers that are used as indices: what
+ * is checked stays as it is, whatever other threads do to the caller's. */
+PyArrayObject *nd_py_indices(PyObject *object, int dtype,
+                             const char *argument);
 
 /*
  * Offsets (int64, one axis) as a copy, because they are indices, that rises

@@ -47,7 +47,7 @@ static PyObject *
 nprint_parse(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyObject *object, *result = NULL;
-    PyArrayObject *in = NULL, *places = NULL, *rows = NULL, *spans = NULL;
+    PyArrayObject *places = NULL, *rows = NULL, *spans = NULL;
     struct nd_nprint_columns columns = {0};
     struct nd_nprint_place place;
     struct nd_error err;
@@ -59,10 +59,7 @@ nprint_parse(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "y#Oi:nprint_parse", &text, &size, &object,
                           &cells))
         return NULL;
-    in = nd_py_input(object, NPY_INT16, 1, "places");
-    if (in == NULL)
-        goto done;
-    places = (PyArrayObject *)PyArray_NewCopy(in, NPY_CORDER);
+    places = nd_py_indices(object, NPY_INT16, "places");
     if (places == NULL || nprint_columns(places, cells, &columns) < 0)
         goto done;
     npy_intp lines = (npy_intp)nd_nprint_lines(text, (size_t)size);
@@ -78,7 +75,6 @@ nprint_parse(PyObject *Py_UNUSED(module), PyObject *args)
     Py_END_ALLOW_THREADS
     result = nprint_result(rows, spans, n, status, &place, &err);
 done:
-    Py_XDECREF(in);
     Py_XDECREF(places);
     Py_XDECREF(rows);
     Py_XDECREF(spans);
