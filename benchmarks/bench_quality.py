@@ -88,6 +88,7 @@ def load(
             nd.read_flows(
                 data,
                 labels=f"manifest:{data / 'manifest.csv'}",
+                on_error="skip",
                 max_packets=max_packets,
                 where=lambda line, split=split: line["split"] == split and wanted(line),
             )

@@ -57,7 +57,10 @@ def read_slices(
     first_packet: npt.NDArray[np.int64],
     packets: npt.NDArray[np.int64],
     layout: str,
-) -> dict[str, npt.NDArray[Any]]: ...
+    *,
+    max_packets: int = 4294967295,
+    on_error: str = "skip",
+) -> dict[str, Any]: ...
 def libpcap_version() -> str: ...
 
 # py_rows.c

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from netdiffusion import _core
-from netdiffusion._core import FormatError
 from netdiffusion.files import written_whole
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
+from netdiffusion.manifest import Manifest
 
 OnError = Literal["raise", "warn", "skip"]
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 SUFFIXES = (".pcap", ".pcapng", ".cap")
-_MANIFEST_COLUMNS = ("class", "pcap", "first_packet", "packets")
 
 
 class CaptureWarning(UserWarning):
@@ -48,18 +44,21 @@ def read_flows(
         ``"dirname"``: the directory that holds a capture names its class.
         ``"manifest:FILE"``: a CSV file with columns class, pcap, first_packet
         and packets says which packets of which capture are a flow of which
-        class; flows are then cut by packet number, not by 5-tuple. Anything
-        else is the class of all flows. Default: the capture's file name
-        without its suffix.
+        class; flows are then cut by packet number, not by 5-tuple, and lines
+        of captures that are not in `path` are left out. Anything else is the
+        class of all flows. Default: the capture's file name without its
+        suffix.
     layout : str, default "netdiffusion-1088"
         Layout of the rows; see `netdiffusion.layouts`.
     max_packets : int, default 1024
         Packets kept of a flow; further ones are counted in
         ``meta["captures"]``.
     idle_timeout : float, default 60.0
-        Seconds of silence after which the same 5-tuple is a new flow.
+        Seconds of silence after which the same 5-tuple is a new flow; not
+        with a manifest.
     bpf : str, optional
-        Filter in the language of libpcap, such as ``"udp port 443"``.
+        Filter in the language of libpcap, such as ``"udp port 443"``; not with
+        a manifest.
     on_error : {"raise", "warn", "skip"}, default "raise"
         What a malformed packet or a cut file does: an error, one
         `CaptureWarning` a capture, or nothing. The counts are in
@@ -78,13 +77,21 @@ def read_flows(
         Empty file, not a capture, cut file, unknown link type, malformed
         packet; the message says where and what to do.
     FormatError
-        A manifest without the columns, or that names packets that are not
-        there.
+        A manifest without the columns, with flows that overlap, or that names
+        packets or captures that are not there.
     FileNotFoundError
         No such file, or a directory without captures.
     """
     if labels is not None and labels.startswith("manifest:"):
-        return _read_manifest(path, Path(labels[9:]), layout, max_packets, where)
+        if bpf is not None:
+            raise ValueError("bpf cannot be used with a manifest, which says it all.")
+        return _read_manifest(
+            path,
+            Manifest.read(Path(labels[9:]), where),
+            layout=layout,
+            max_packets=max_packets,
+            on_error=on_error,
+        )
     sets: list[FlowSet] = []
     for capture in find_captures(path):
         sets += iter_flows(
@@ -124,8 +131,9 @@ def iter_flows(
     Yields
     ------
     FlowSet
-        Flows in the order in which they ended. The last one carries the counts
-        of the capture in ``meta["captures"]``.
+        Flows in the order in which they ended; one set without flows for a
+        capture that has none. The last one carries the counts of the capture
+        in ``meta["captures"]``.
     """
     capture = Path(path)
     reader = _core.CaptureReader(
@@ -138,11 +146,14 @@ def iter_flows(
     )
     name = _label(capture, labels)
     arrays = reader.read(batch_size)
-    while arrays is not None:
-        following = reader.read(batch_size)
-        meta = {} if following is not None else {"captures": [_stats(reader, capture)]}
-        yield FlowSet.from_arrays(arrays, name, layout=layout, meta=meta)
+    while arrays is not None and (following := reader.read(batch_size)) is not None:
+        yield FlowSet.from_arrays(arrays, name, layout=layout)
         arrays = following
+    last = FlowSet.empty(layout)
+    if arrays is not None:
+        last = FlowSet.from_arrays(arrays, name, layout=layout)
+    last.meta["captures"] = [{"name": capture.name, **reader.stats}]
+    yield last
     if on_error == "warn":
         _warn(capture, reader.stats)
 
@@ -159,7 +170,7 @@ def find_captures(path: Paths) -> list[Path]:
     found: list[Path] = []
     for item in map(Path, given):
         if item.is_dir():
-            inside = sorted(p for p in item.rglob("*") if p.suffix in SUFFIXES)
+            inside = sorted(p for p in item.rglob("*") if p.suffix.lower() in SUFFIXES)
             if not inside:
                 raise FileNotFoundError(
                     f"{item}: no capture inside (looked for {', '.join(SUFFIXES)})."
@@ -179,11 +190,6 @@ def _label(capture: Path, labels: str | None) -> str:
     return capture.resolve().parent.name if labels == "dirname" else labels
 
 
-def _stats(reader: _core.CaptureReader, capture: Path) -> dict[str, Any]:
-    """Return the reader's counts with the capture's name."""
-    return {"name": capture.name, **reader.stats}
-
-
 def _warn(capture: Path, stats: Mapping[str, Any]) -> None:
     """Warn once when part of a capture was left out."""
     told = []
@@ -201,50 +207,35 @@ def _warn(capture: Path, stats: Mapping[str, Any]) -> None:
 
 def _read_manifest(
     path: Paths,
-    manifest: Path,
+    manifest: Manifest,
+    *,
     layout: str,
     max_packets: int,
-    where: Callable[[Mapping[str, str]], bool] | None,
+    on_error: OnError,
 ) -> FlowSet:
-    """Read the flows that a manifest lists, in its order within a capture."""
-    lines = _manifest_lines(manifest)
-    captures = {capture.name: capture for capture in find_captures(path)}
-    wanted: dict[str, list[dict[str, str]]] = {}
-    for line in lines:
-        name = Path(line["pcap"]).name
-        if name in captures and (where is None or where(line)):
-            wanted.setdefault(name, []).append(line)
+    """Read the flows that a manifest lists, by capture and first packet."""
     sets = []
-    for name, mine in wanted.items():
-        first = np.array([int(line["first_packet"]) for line in mine], np.int64)
-        count = np.array([int(line["packets"]) for line in mine], np.int64)
+    found = manifest.by_capture(find_captures(path))
+    for capture, lines in found.items():
         arrays = _core.read_slices(
-            os.fspath(captures[name]), first, np.minimum(count, max_packets), layout
+            os.fspath(capture),
+            *manifest.slices(capture, lines),
+            layout,
+            max_packets=max_packets,
+            on_error=on_error,
         )
-        sets.append(
-            FlowSet.from_arrays(arrays, [line["class"] for line in mine], layout=layout)
-        )
-    return FlowSet.concatenate(sets) if sets else FlowSet.empty(layout)
-
-
-def _manifest_lines(manifest: Path) -> list[dict[str, str]]:
-    """Read a manifest and check that it has the columns it needs."""
-    with open(manifest, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = set(_MANIFEST_COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise FormatError(
-                f"{manifest}: the manifest lacks columns {', '.join(sorted(missing))}; "
-                f"it needs {', '.join(_MANIFEST_COLUMNS)}."
-            )
-        lines = list(reader)
-    for number, line in enumerate(lines, start=2):
-        if not (line["first_packet"] + line["packets"]).isdecimal():
-            raise FormatError(
-                f"{manifest}: line {number}: first_packet and packets must be whole "
-                f"numbers, not {line['first_packet']!r} and {line['packets']!r}."
-            )
-    return lines
+        if on_error == "warn":
+            _warn(capture, arrays["stats"])
+        classes = [line["class"] for line in lines]
+        meta = {"captures": [{"name": capture.name, **arrays["stats"]}]}
+        sets.append(FlowSet.from_arrays(arrays, classes, layout=layout, meta=meta))
+    flows = FlowSet.concatenate(sets) if sets else FlowSet.empty(layout)
+    flows.meta["manifest"] = {
+        "name": manifest.path.name,
+        "flows": len(manifest.lines),
+        "flows_of_other_captures": len(manifest.lines) - len(flows),
+    }
+    return flows
 
 
 def write_capture(

@@ -309,6 +309,43 @@ def test_slices_leave_malformed_packets_out(tmp_path: Path) -> None:
     assert flows["first_packet"].tolist() == [0]
 
 
+def test_slices_tell_what_they_leave_out(tmp_path: Path) -> None:
+    """They once left packets out without a count of them."""
+    path = tmp_path / "slices.pcap"
+    path.write_bytes(pcap([BAD, *RECORDS[:3], RECORDS[0]]))
+    first, counts = np.array([0, 4], np.int64), np.array([3, 1], np.int64)
+    flows = _core.read_slices(path, first, counts, "nprint-4tui", max_packets=1)
+    told = flows["stats"]
+    assert (told["packets"], told["kept"], told["over_limit"]) == (4, 2, 1)
+    assert told["malformed"] == [(1, 24, "the TCP header is cut")]
+    with pytest.raises(nd.CaptureError, match="packet 1 at byte 24 is malformed"):
+        _core.read_slices(path, first, counts, "nprint-4tui", on_error="raise")
+
+
+def test_slices_of_a_cut_file_tell_where_it_is_cut(tmp_path: Path) -> None:
+    """The message once said only that a packet is not there."""
+    path = tmp_path / "slices.pcap"
+    path.write_bytes(pcap(RECORDS)[:-3])
+    with pytest.raises(nd.CaptureError, match="packet 3 is not there: packet 4 at"):
+        slices(path, [0], [4])
+
+
+def test_arrays_of_any_byte_order_mean_the_same(tmp_path: Path) -> None:
+    """Big-endian arrays were once read as if they were native."""
+    path = tmp_path / "slices.pcap"
+    path.write_bytes(pcap(RECORDS))
+    for dtype in (">i8", "<i8", np.longlong):
+        first, counts = np.array([0, 1], dtype), np.array([1, 2], dtype)
+        flows = _core.read_slices(path, first, counts, "nprint-4tui")
+        assert flows["offsets"].tolist()[:2] == [0, 1]
+        assert flows["first_packet"].tolist() == [0, 1]
+
+
+def test_libpcap_tells_its_version() -> None:
+    """For `netdiffusion env`."""
+    assert _core.libpcap_version().startswith("libpcap")
+
+
 def test_slices_of_no_flow(tmp_path: Path) -> None:
     """An empty manifest gives empty arrays."""
     path = tmp_path / "slices.pcap"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frames import Record, pcap
 
 import netdiffusion as nd
 
@@ -124,11 +125,14 @@ def test_labels_from_names(flows: nd.FlowSet, tmp_path: Path) -> None:
     assert set(nd.read_flows(path, labels="x").labels) == {"x"}
 
 
-def test_manifest_without_columns_is_named(tmp_path: Path) -> None:
-    """The message says which columns are missing."""
-    (tmp_path / "m.csv").write_text("class,pcap\n")
-    with pytest.raises(nd.FormatError, match="lacks columns first_packet, packets"):
-        nd.read_flows(tmp_path, labels=f"manifest:{tmp_path / 'm.csv'}")
+def test_a_capture_without_flows_is_told(tmp_path: Path) -> None:
+    """The counts of a capture of other protocols were once lost."""
+    path = tmp_path / "arp.pcap"
+    path.write_bytes(pcap([Record(bytes(12) + b"\x08\x06" + bytes(28), 0)]))
+    (only,) = nd.iter_flows(path)
+    assert len(only) == 0
+    (told,) = nd.read_flows([path]).meta["captures"]
+    assert told["name"] == "arp.pcap" and told["ignored"] == 1
 
 
 def test_written_capture_reads_back_the_same_rows(

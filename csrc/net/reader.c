@@ -227,6 +227,20 @@ seek_record(struct nd_reader *reader, struct nd_record *record, int64_t from)
     return read == ND_READ_RECORD;
 }
 
+static enum nd_status
+slice_missing(const struct nd_reader *reader, int64_t first, int64_t end,
+              int64_t missing, struct nd_error *err)
+{
+    const char *cut = nd_capture_cut(reader->capture);
+    return nd_fail(err, ND_CAPTURE,
+                   "%s: a flow is packets %lld to %lld, but packet %lld is "
+                   "not there%s%.160s. Is this the capture that the manifest "
+                   "speaks of?",
+                   nd_capture_name(reader->capture), (long long)first,
+                   (long long)end - 1, (long long)missing,
+                   cut[0] == '\0' ? "" : ": ", cut);
+}
+
 /* One flow out of the packets from first to before end. */
 static enum nd_status
 read_slice(struct nd_reader *reader, int64_t first, int64_t end, size_t *kept,
@@ -239,13 +253,7 @@ read_slice(struct nd_reader *reader, int64_t first, int64_t end, size_t *kept,
         enum nd_flow_kept how = ND_KEPT;
         bool whole = false;
         if (!seek_record(reader, &record, i))
-            return nd_fail(err, ND_CAPTURE,
-                           "%s: a flow is packets %lld to %lld, but packet "
-                           "%lld is not there. Is this the capture that the "
-                           "manifest speaks of?",
-                           nd_capture_name(reader->capture),
-                           (long long)first, (long long)end - 1,
-                           (long long)i);
+            return slice_missing(reader, first, end, i, err);
         enum nd_status status = parse(reader, &record, &packet, &whole, err);
         if (status == ND_OK && whole && *kept == 0)
             status =

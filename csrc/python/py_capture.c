@@ -190,6 +190,16 @@ reader_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* Whether no other thread is in a call; sets an exception when one is. */
+static bool
+reader_usable(const struct reader *self)
+{
+    if (self->busy)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "another thread reads from this CaptureReader");
+    return !self->busy;
+}
+
 PyDoc_STRVAR(reader_read_doc,
 "read($self, max_flows, /)\n--\n\n"
 "Return the next finished flows as a dict of arrays, or None at the end.\n"
@@ -207,13 +217,8 @@ reader_read(PyObject *op, PyObject *argument)
     PyObject *result = NULL;
     size_t flows = 0, packets = 0;
     size_t max_flows = PyLong_AsSize_t(argument);
-    if (PyErr_Occurred())
+    if (PyErr_Occurred() || !reader_usable(self))
         return NULL;
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "another thread reads from this CaptureReader");
-        return NULL;
-    }
     self->busy = 1;
     Py_BEGIN_ALLOW_THREADS
     status = nd_reader_next(self->reader, max_flows, &flows, &packets, &err);
@@ -251,11 +256,8 @@ malformed_list(const struct nd_reader_stats *stats)
 }
 
 static PyObject *
-reader_stats(PyObject *op, void *closure)
+stats_dict(const struct nd_reader_stats *s)
 {
-    (void)closure;
-    struct reader *self = (struct reader *)op;
-    const struct nd_reader_stats *s = nd_reader_told(self->reader);
     PyObject *malformed = malformed_list(s);
     if (malformed == NULL)
         return NULL;
@@ -269,6 +271,16 @@ reader_stats(PyObject *op, void *closure)
                          (unsigned long long)s->fragments, "over_limit",
                          (unsigned long long)s->over_limit, "cut", s->cut,
                          "link_type", s->link_type);
+}
+
+static PyObject *
+reader_stats(PyObject *op, void *closure)
+{
+    (void)closure;
+    struct reader *self = (struct reader *)op;
+    if (!reader_usable(self))
+        return NULL;
+    return stats_dict(nd_reader_told(self->reader));
 }
 
 static PyMethodDef reader_methods[] = {
@@ -306,68 +318,86 @@ static PyType_Spec reader_spec = {
     .slots = reader_slots,
 };
 
-/* Reads the slices of an open reader; NULL with an exception set. */
+/* The arrays of slices of a file, and the counts as their "stats". */
 static PyObject *
-slices_of(const struct nd_module_state *state, struct nd_reader *reader,
-          PyArrayObject *first, PyArrayObject *counts)
+slices_of(const struct nd_module_state *state, const char *path,
+          const struct nd_reader_options *options, PyArrayObject *first,
+          PyArrayObject *counts)
 {
+    struct nd_reader *reader = NULL;
     struct nd_error err = {0};
     enum nd_status status = ND_OK;
+    PyObject *result = NULL, *stats = NULL;
     size_t packets = 0;
     size_t n = (size_t)PyArray_DIM(first, 0);
     Py_BEGIN_ALLOW_THREADS
-    status = nd_reader_slices(reader, PyArray_DATA(first),
-                              PyArray_DATA(counts), n, &packets, &err);
+    status = nd_reader_open(path, options, &reader, &err);
+    if (status == ND_OK)
+        status = nd_reader_slices(reader, PyArray_DATA(first),
+                                  PyArray_DATA(counts), n, &packets, &err);
     Py_END_ALLOW_THREADS
-    if (status != ND_OK)
-        return nd_py_raise(state, &err);
-    return filled_arrays(state, reader, nd_reader_layout(reader), n, packets);
+    if (status != ND_OK) {
+        nd_py_raise(state, &err);
+        goto done;
+    }
+    result = filled_arrays(state, reader, options->layout, n, packets);
+    stats = stats_dict(nd_reader_told(reader));
+    if (result != NULL &&
+        (stats == NULL || PyDict_SetItemString(result, "stats", stats) < 0))
+        Py_CLEAR(result);
+done:
+    Py_XDECREF(stats);
+    nd_reader_destroy(reader);
+    return result;
 }
 
 PyDoc_STRVAR(read_slices_doc,
-"read_slices(path, first_packet, packets, layout)\n--\n\n"
+"read_slices(path, first_packet, packets, layout, *, max_packets=4294967295,\n"
+"            on_error='skip')\n--\n\n"
 "Return the flows of a capture that a manifest lists, as a dict of arrays.\n"
 "\n"
 "Flow i is packets first_packet[i] to first_packet[i] + packets[i] - 1 of\n"
-"the file, counted from 0. Malformed packets are left out.");
+"the file, counted from 0, of which max_packets are kept. Malformed packets\n"
+"are left out or, with on_error='raise', an error. Key stats: the counts\n"
+"of CaptureReader.stats, of the packets listed.");
 
 static PyObject *
 read_slices(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path", "first_packet", "packets", "layout",
+    static char *names[] = {"path",   "first_packet", "packets",
+                            "layout", "max_packets",  "on_error",
                             NULL};
     const struct nd_module_state *state = nd_py_state(module);
     PyObject *path = NULL, *first = NULL, *counts = NULL, *result = NULL;
     PyArrayObject *first_array = NULL, *counts_array = NULL;
-    const char *layout = NULL;
-    struct nd_reader *reader = NULL;
-    struct nd_reader_options options = {
-        .flows = {UINT32_MAX, 0},
-    };
+    const char *layout = NULL, *on_error = "skip";
+    long long max_packets = UINT32_MAX;
+    struct nd_reader_options options = {0};
     struct nd_error err = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&OOs:read_slices", names,
-                                     PyUnicode_FSConverter, &path, &first,
-                                     &counts, &layout))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&OOs|$Ls:read_slices",
+                                     names, PyUnicode_FSConverter, &path,
+                                     &first, &counts, &layout, &max_packets,
+                                     &on_error))
         return NULL;
-    options.layout = nd_py_find_layout(layout);
-    first_array = nd_py_input(first, NPY_INT64, 1, "first_packet");
-    if (options.layout == NULL || first_array == NULL)
-        goto done;
-    counts_array = nd_py_input(counts, NPY_INT64, 1, "packets");
-    if (counts_array == NULL)
-        goto done;
-    if (PyArray_DIM(first_array, 0) != PyArray_DIM(counts_array, 0)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "first_packet and packets have different lengths");
+    if (parse_on_error(on_error, &options.raise, &err) != ND_OK ||
+        parse_limits(max_packets, 0, &options.flows, &err) != ND_OK) {
+        nd_py_raise(state, &err);
         goto done;
     }
-    if (nd_reader_open(PyBytes_AS_STRING(path), &options, &reader, &err) !=
-        ND_OK)
-        nd_py_raise(state, &err);
+    options.layout = nd_py_find_layout(layout);
+    first_array = nd_py_indices(first, NPY_INT64, "first_packet");
+    if (options.layout == NULL || first_array == NULL)
+        goto done;
+    counts_array = nd_py_indices(counts, NPY_INT64, "packets");
+    if (counts_array == NULL)
+        goto done;
+    if (PyArray_DIM(first_array, 0) != PyArray_DIM(counts_array, 0))
+        PyErr_SetString(PyExc_ValueError,
+                        "first_packet and packets have different lengths");
     else
-        result = slices_of(state, reader, first_array, counts_array);
+        result = slices_of(state, PyBytes_AS_STRING(path), &options,
+                           first_array, counts_array);
 done:
-    nd_reader_destroy(reader);
     Py_XDECREF(first_array);
     Py_XDECREF(counts_array);
     Py_DECREF(path);
