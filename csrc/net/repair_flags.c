@@ -231,10 +231,9 @@ void
 nd_repair_flags(struct nd_draft *flow)
 {
     bool quiet = flow->options->events == ND_EVENTS_QUIET;
+    keep_resets(flow);
     if (quiet)
         quiet_resets(flow);
-    else
-        keep_resets(flow);
     settle_opening(flow);
     settle_negotiation(flow);
     settle_fins(flow);

@@ -1,0 +1,597 @@
+"""Repair: any rows become a legal flow, and legal flows stay what they are."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from drawn import (
+    ACK,
+    FIN,
+    FORM,
+    PSH,
+    RST,
+    SYN,
+    URG,
+    handshake,
+    hints,
+    noise,
+    packet,
+    put,
+    repaired,
+    values,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import netdiffusion as nd
+from netdiffusion import _core
+
+ARRAYS = ("rows", "timestamps", "direction", "wire_length", "addresses", "ports")
+IN_ORDER, AGAIN, GAP = range(3)
+ALL, PART, DUPLICATE = range(3)
+ZERO, COUNTER, RANDOM = range(3)
+MTU = 1500
+
+
+def expert_lines(flows: nd.FlowSet, path: Path) -> list[str]:
+    """Return what tshark warns of in a capture of the flows."""
+    program = shutil.which("tshark")
+    assert program, "the tests need tshark: apt-get install tshark"
+    nd.write_capture(flows, path, overwrite=True)
+    command = [program, "-r", str(path), "-Y", "_ws.expert.severity >= 6291456"]
+    for protocol in ("ip", "tcp", "udp"):
+        command += ["-o", f"{protocol}.check_checksum:TRUE"]
+    command += ["-T", "fields", "-e", "frame.number", "-e", "_ws.expert.message"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    return told.stdout.splitlines()
+
+
+def from_noise(seed: int, events: str) -> tuple[nd.FlowSet, nd.RepairReport]:
+    """Repair random cells."""
+    cells, offsets = noise(seed)
+    options = nd.RepairOptions(events=events)  # type: ignore[arg-type]
+    return nd.repair_canonical(cells, offsets, "noise", seed=seed, options=options)
+
+
+# ---- laws
+
+
+@settings(deadline=None, max_examples=150)
+@given(seed=st.integers(0, 2**32), events=st.sampled_from(["keep", "quiet"]))
+def test_any_cells_become_legal_and_stay_so(seed: int, events: str) -> None:
+    """No rule is broken, and a second repair changes nothing."""
+    flows, _ = from_noise(seed, events)
+    told = nd.validate(flows)
+    assert told.ok, str(told)
+    options = nd.RepairOptions(events=events)  # type: ignore[arg-type]
+    again, report = nd.repair_canonical(
+        flows.canonical(), flows.offsets, "noise", seed=seed, options=options
+    )
+    for name in ARRAYS:
+        assert np.array_equal(getattr(again, name), getattr(flows, name)), name
+    assert report.by_rule() == {}
+
+
+def test_readers_of_captures_warn_of_nothing(tmp_path: Path) -> None:
+    """tshark finds no warning and no wrong checksum in quiet flows of noise."""
+    sets = [from_noise(seed, "quiet")[0] for seed in range(25)]
+    flows = nd.FlowSet.concatenate(sets)
+    assert expert_lines(flows, tmp_path / "noise.pcap") == []
+
+
+def test_kept_events_are_the_only_warnings(tmp_path: Path) -> None:
+    """Of noise that keeps its events tshark reports those events."""
+    sets = [from_noise(seed, "keep")[0] for seed in range(25)]
+    lines = expert_lines(nd.FlowSet.concatenate(sets), tmp_path / "noise.pcap")
+    drawn = (
+        "Connection reset",
+        "not captured",
+        "wasn't captured",
+        "completely full",
+        "zero",
+        "Zero",
+        "D-SACK",
+        "Out-Of-Order",
+        "out-of-order",
+    )
+    assert [x for x in lines if not any(event in x for event in drawn)] == []
+
+
+def test_a_flow_does_not_depend_on_its_neighbours() -> None:
+    """A flow alone, with its number, is the flow in the batch."""
+    cells, offsets = noise(11)
+    n = len(offsets) - 1
+    both, _ = nd.repair_canonical(cells, offsets, "x", seed=5)
+    for i in range(n):
+        part = slice(offsets[i], offsets[i + 1])
+        alone, _ = nd.repair_canonical(
+            np.ascontiguousarray(cells[part]),
+            np.array([0, offsets[i + 1] - offsets[i]]),
+            "x",
+            seed=5,
+            flow_ids=np.array([i], np.uint64),
+        )
+        assert np.array_equal(alone.rows, both.rows[part])
+        assert np.array_equal(alone.timestamps, both.timestamps[part])
+        assert np.array_equal(alone.addresses[0], both.addresses[i])
+
+
+def test_another_seed_changes_chance_only() -> None:
+    """Addresses and numbers differ between seeds, behaviour does not."""
+    cells, offsets = noise(2)
+    one, _ = nd.repair_canonical(cells, offsets, "x", seed=1)
+    two, _ = nd.repair_canonical(cells, offsets, "x", seed=2)
+    assert not np.array_equal(one.addresses, two.addresses)
+    same = one.canonical() == two.canonical()
+    assert np.all(same[:, : FORM.slice("motion_direction").start])
+
+
+def test_real_flows_keep_their_behaviour() -> None:
+    """On the lab captures hardly a drawn cell is changed."""
+    real = nd.load_lab_flows()
+    fixed, report = nd.repair(real, seed=4, return_report=True)
+    assert report.repaired_share < 1e-4
+    assert report.untouched > 0.98 * len(real)
+    assert np.array_equal(fixed.direction, real.direction)
+    assert np.array_equal(fixed.addresses, real.addresses)
+    assert np.array_equal(fixed.ports, real.ports)
+    assert np.array_equal(fixed.wire_length, real.wire_length)
+    before, after = real.canonical(), fixed.canonical()
+    assert np.mean(np.any(before != after, axis=1)) < 0.002
+    assert nd.validate(fixed).ok
+
+
+def test_quiet_real_flows_bring_no_warning(tmp_path: Path) -> None:
+    """Lab flows of every class, made quiet, are clean for tshark."""
+    real = nd.load_lab_flows()
+    first = np.concatenate([np.flatnonzero(real.labels == c)[:3] for c in real.counts])
+    quiet = nd.repair(real.select(first), options=nd.RepairOptions(events="quiet"))
+    assert expert_lines(quiet, tmp_path / "lab.pcapng") == []
+
+
+# ---- votes
+
+
+def test_majority_decides_version_transport_and_port() -> None:
+    """Two odd packets of seven adapt to the others."""
+    rows = [packet("udp", size=20, port=4433) for _ in range(5)]
+    rows += [packet("tcp", version=6), packet("udp", size=9, port=1)]
+    flows, report = repaired(rows)
+    assert flows.protocol.tolist() == [17] and flows.ip_version.tolist() == [4]
+    assert set(values(flows, "udp_dport")) == {4433}
+    assert {"transport", "ip-version", "port"} <= set(report.by_rule())
+
+
+def test_one_ttl_a_sender() -> None:
+    """The commonest TTL of each direction wins."""
+    rows = [packet("udp", ipv4_ttl=t) for t in (57, 57, 1, 57)]
+    rows += [packet("udp", server=True, ipv4_ttl=t) for t in (0, 0, 0)]
+    flows, report = repaired(rows)
+    assert values(flows, "ipv4_ttl") == [57] * 4 + [64] * 3
+    assert report.by_rule()["ip-ttl"] > 0
+
+
+def test_the_client_sends_first() -> None:
+    """A first packet of the server is the client's, but for SYN-ACK and 443."""
+    assert repaired([packet("udp", server=True, port=9999)])[0].direction[0] == 0
+    assert repaired([packet("udp", server=True, port=443)])[0].direction[0] == 1
+    open_half = packet(server=True, flags=SYN | ACK, port=9999)
+    assert repaired([open_half])[0].direction[0] == 1
+    assert repaired([packet("icmp", server=True)])[0].direction[0] == 0
+
+
+@pytest.mark.parametrize(("server", "client"), [(67, 68), (5353, 5353), (547, 546)])
+def test_clients_with_a_port_of_their_own(server: int, client: int) -> None:
+    """Clients of DHCP, mDNS and DHCPv6 do not use an ephemeral port."""
+    flows, _ = repaired([packet("udp", port=server, size=300)])
+    assert flows.ports.tolist() == [[client, server]]
+
+
+# ---- structure
+
+
+def test_payload_fits_into_the_mtu() -> None:
+    """With an MTU of 1,500 no IP packet is longer."""
+    rows = [*handshake(), packet(size=9000), packet(size=1460)]
+    flows, report = repaired(rows, mtu=MTU)
+    assert flows.wire_length.tolist()[3:] == [14 + MTU, 14 + MTU]
+    assert report.by_rule()["ip-length"] > 0
+    assert repaired(rows)[0].wire_length[3] == 14 + 40 + 9000
+
+
+def options_of(flows: nd.FlowSet, i: int) -> bytes:
+    """Return the TCP options of a packet."""
+    place = nd.get_layout(flows.layout).slice("tcp_opt")
+    cells = flows.rows[i, place].reshape(40, 8)
+    there = cells[(cells >= 0).all(axis=1)]
+    return np.packbits(there > 0, axis=1).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("drawn", "kept"),
+    [
+        ("020405b4", "020405b4"),
+        ("02040000", "02040218"),
+        ("03030f00", "03030e00"),
+        ("020405b4020405b4", "020405b4"),
+        ("0203050400000000", ""),
+        ("7f0401020101080a0000000000000000", None),
+        ("0101010101030307", "0101010303070000"),
+        ("ff", ""),
+    ],
+)
+def test_tcp_options_are_made_legal(drawn: str, kept: str | None) -> None:
+    """Known kinds of right length stay, in order; the rest goes."""
+    rows = [packet(flags=SYN, options=bytes.fromhex(drawn))]
+    flows, _ = repaired(rows)
+    got = options_of(flows, 0)
+    if kept is not None:
+        assert got == bytes.fromhex(kept)
+    else:
+        assert got[:4] == bytes.fromhex("0101080a") and got[8:12] == bytes(4)
+
+
+def test_syn_options_stand_on_syns_only() -> None:
+    """MSS and window scale vanish from data; SACK needs both offers."""
+    mss = bytes.fromhex("020405b403030700")
+    sack = bytes.fromhex("0101050a0000000000000000")
+    rows = handshake(mss, mss)
+    rows += [packet(options=mss), packet(options=sack, size=5)]
+    flows, report = repaired(rows)
+    assert options_of(flows, 0) == options_of(flows, 1) == mss
+    assert options_of(flows, 3) == options_of(flows, 4) == b""
+    assert report.by_rule() == {"tcp-negotiation": report.changed.sum()}
+
+
+# ---- TCP state
+
+
+def test_sequence_numbers_count_syn_data_and_fin() -> None:
+    """RFC 9293 section 3.4, with one direction's data acknowledged."""
+    rows = [*handshake(), packet(size=100, flags=PSH | ACK)]
+    rows += [packet(server=True, size=7), packet(flags=FIN | ACK)]
+    rows += [packet(server=True, flags=FIN | ACK), packet()]
+    flows, report = repaired(rows)
+    seq, ack = values(flows, "tcp_seq"), values(flows, "tcp_ackn")
+    isn = [seq[0], seq[1]]
+    assert [s - isn[0] for s in (seq[2], seq[3], seq[5], seq[7])] == [1, 1, 101, 102]
+    assert [s - isn[1] for s in (seq[4], seq[6])] == [1, 8]
+    assert ack[0] == 0 and ack[1] - isn[0] == 1 and ack[4] - isn[0] == 101
+    assert ack[7] - isn[1] == 9
+    assert report.by_rule() == {}
+
+
+def test_hints_are_followed() -> None:
+    """Sent again, a hole, a part acknowledged, a duplicate."""
+    rows = handshake()
+    rows += [packet(server=True, size=1000) for _ in range(4)]
+    rows += [packet(motion_ack=PART), packet(motion_ack=DUPLICATE)]
+    rows += [packet(server=True, size=1000, motion_seq=AGAIN), packet()]
+    rows += [packet(server=True, size=10, motion_seq=GAP)]
+    flows, report = repaired(rows)
+    assert hints(flows, "motion_seq")[-3:] == [AGAIN, IN_ORDER, GAP]
+    assert hints(flows, "motion_ack")[7:9] == [PART, DUPLICATE]
+    assert report.by_rule() == {}
+    seq, ack = values(flows, "tcp_seq"), values(flows, "tcp_ackn")
+    assert ack[7] == ack[8] == seq[3] + 1000
+    assert seq[9] == seq[6] and seq[11] == seq[6] + 1010
+
+
+def test_a_syn_is_answered_by_syn_ack() -> None:
+    """Server data right after a SYN becomes the SYN-ACK."""
+    flows, report = repaired([packet(flags=SYN), packet(server=True, size=500)])
+    assert values(flows, "tcp_syn") == [1, 1]
+    assert values(flows, "tcp_ackf") == [0, 1]
+    assert report.by_rule()["tcp-handshake"] > 0
+    midstream, report = repaired([packet(size=5), packet(server=True, size=5)])
+    assert values(midstream, "tcp_syn") == [0, 0] and report.by_rule() == {}
+
+
+def test_a_late_syn_loses_its_flag() -> None:
+    """A SYN in the middle is an acknowledgement."""
+    flows, _ = repaired([*handshake(), packet(size=5), packet(flags=SYN)])
+    assert values(flows, "tcp_syn") == [1, 1, 0, 0, 0]
+    assert values(flows, "tcp_ackf")[-1] == 1
+
+
+def test_fin_ends_new_data() -> None:
+    """The FIN before the last data goes; a second one is sent again."""
+    rows = [*handshake(), packet(flags=FIN | ACK), packet(size=9)]
+    rows += [packet(flags=FIN | ACK), packet(flags=FIN | ACK)]
+    flows, _ = repaired(rows)
+    assert values(flows, "tcp_fin") == [0, 0, 0, 0, 0, 1, 1]
+    seq = values(flows, "tcp_seq")
+    assert seq[5] == seq[6]
+
+
+def test_resets_are_kept_or_made_quiet() -> None:
+    """Only resets follow a reset; quiet turns the first into a FIN."""
+    rows = [*handshake(), packet(flags=RST), packet(size=5)]
+    rows += [packet(flags=RST | ACK, size=9), packet(flags=RST)]
+    kept, _ = repaired(rows)
+    assert values(kept, "tcp_rst") == [0, 0, 0, 0, 0, 1, 1]
+    assert kept.wire_length[5] == 54
+    quiet, report = repaired(rows, events="quiet")
+    assert sum(values(quiet, "tcp_rst")) == 0
+    assert values(quiet, "tcp_fin")[5] == 1
+    assert report.by_rule()["tcp-event"] > 0
+
+
+def test_data_stays_inside_the_window() -> None:
+    """The peer's last window is widened; beyond 65,535 data is dropped."""
+    rows = handshake()
+    put(rows[1], "tcp_wsize", 1000)
+    rows += [packet(size=3000), packet(size=60000), packet(size=60000)]
+    flows, report = repaired(rows)
+    assert values(flows, "tcp_wsize")[1] == 63000
+    assert flows.wire_length.tolist()[3:] == [3054, 60054, 54]
+    assert report.by_rule()["tcp-window"] > 0
+    assert nd.validate(flows).ok
+
+
+def test_window_scale_counts() -> None:
+    """What both ends offered shifts the window, but not that of a SYN."""
+    scale = bytes.fromhex("03030400")
+    rows = handshake(scale, scale)
+    put(rows[2], "tcp_wsize", 100)
+    rows += [packet(server=True, size=1500)]
+    assert repaired(rows)[1].by_rule() == {}
+    rows += [packet(server=True, size=101)]
+    flows, _ = repaired(rows)
+    assert values(flows, "tcp_wsize")[2] == 101
+
+
+def test_timestamps_follow_time_and_echo_the_peer() -> None:
+    """RFC 7323: milliseconds, and the latest value of the other end."""
+    stamp = bytes.fromhex("0101080a0000000000000000")
+    rows = handshake(stamp, stamp)
+    rows += [packet(server=True, size=9, options=stamp, gap=2 * 10**9)]
+    rows += [packet(options=stamp, gap=10**7)]
+    flows, _ = repaired(rows)
+    pairs = [np.frombuffer(options_of(flows, i)[4:], ">u4") for i in (0, 1, 3, 4)]
+    assert pairs[0][1] == 0
+    assert pairs[1][1] == pairs[0][0] and pairs[3][1] == pairs[2][0]
+    passed = (flows.timestamps[3] - flows.timestamps[1]) // 10**6
+    assert abs(int(pairs[2][0]) - int(pairs[1][0]) - passed) <= 1
+
+
+def test_sack_blocks_lie_in_what_is_open() -> None:
+    """Two blocks beyond the acknowledgement, inside what was sent."""
+    offer = bytes.fromhex("04020000")
+    two = bytes.fromhex("01010512" + "00" * 16)
+    rows = handshake(offer, offer)
+    rows += [packet(server=True, size=1000) for _ in range(6)]
+    rows += [packet(motion_ack=DUPLICATE, options=two)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {}
+    blocks = np.frombuffer(options_of(flows, 9)[4:], ">u4")
+    seq, ack = values(flows, "tcp_seq"), values(flows, "tcp_ackn")
+    assert blocks.tolist() == [seq[8], seq[8] + 1000, seq[6], seq[6] + 1000]
+    assert ack[9] < blocks[2]
+
+
+def test_urgent_needs_data() -> None:
+    """URG without data goes, with data the pointer covers it."""
+    rows = [*handshake(), packet(flags=ACK | URG), packet(flags=ACK | URG, size=6)]
+    flows, report = repaired(rows)
+    assert values(flows, "tcp_urg")[3:] == [0, 1]
+    assert values(flows, "tcp_urp")[3:] == [0, 6]
+    assert report.by_rule() == {"tcp-urgent": 1}
+
+
+# ---- IP ids, time, endpoints
+
+
+def test_ip_ids_keep_their_policy() -> None:
+    """Zero, counter and random are told apart again."""
+    policy = [COUNTER, COUNTER, ZERO, RANDOM, COUNTER, RANDOM]
+    flows, report = repaired([packet("udp", motion_id=p) for p in policy])
+    assert hints(flows, "motion_id") == policy
+    assert report.by_rule() == {}
+
+
+def test_times_rise_by_gaps_inside_their_bin() -> None:
+    """Every gap has the drawn code, from sub-microsecond to the longest."""
+    gaps = [0, 500, 10**3, 10**6, 10**9, 9 * 10**11]
+    flows, report = repaired([packet("udp", gap=g) for g in gaps])
+    told = np.diff(flows.timestamps).tolist()
+    codes = [_core.gap_code(int(g)) for g in told]
+    assert codes == [_core.gap_code(g) for g in gaps[1:]]
+    assert report.by_rule() == {}
+    late = np.stack([packet("udp", gap=10**6)])
+    _, report = nd.repair_canonical(late, np.array([0, 1]), "x")
+    assert report.by_rule().keys() == {"time"}
+
+
+def test_gaps_fill_their_bin_evenly() -> None:
+    """The logarithm of many gaps of one bin is uniform in it."""
+    code = _core.gap_code(10**6)
+    low, high = _core.gap_limits(code)
+    flows, _ = repaired([packet("udp", gap=10**6) for _ in range(3000)])
+    share = np.log(np.diff(flows.timestamps) / low) / np.log(high / low)
+    counts, _ = np.histogram(share, bins=10, range=(0, 1))
+    assert counts.sum() == 2999
+    assert counts.min() > 230 and counts.max() < 370
+
+
+def test_addresses_come_from_the_pools() -> None:
+    """Prefixes of both versions are respected; flows differ."""
+    options = nd.RepairOptions(
+        clients=("192.0.2.0/24", "2001:db8:aa::/64"),
+        servers=("198.51.100.128/25", "2001:db8:bb::/64"),
+    )
+    rows = np.stack([packet("udp", version=v) for v in (4, 4, 6, 6)])
+    flows, _ = nd.repair_canonical(rows, np.arange(5), "x", options=options)
+    assert flows.addresses[0, 0, :3].tolist() == [192, 0, 2]
+    assert flows.addresses[1, 1, :3].tolist() == [198, 51, 100]
+    assert flows.addresses[1, 1, 3] >= 128
+    assert bytes(flows.addresses[2, 0, :8]).hex() == "20010db800aa0000"
+    assert bytes(flows.addresses[3, 1, :8]).hex() == "20010db800bb0000"
+    assert len(np.unique(flows.addresses[2:, 0], axis=0)) == 2
+
+
+def test_captured_endpoints_and_starts_are_kept_or_not() -> None:
+    """keep_endpoints=False draws new addresses, ports and times."""
+    real = nd.load_lab_flows().select([0, 1, 2])
+    first = real.offsets[:-1]
+    kept = nd.repair(real)
+    assert np.array_equal(kept.timestamps[first], real.timestamps[first])
+    new = nd.repair(real, keep_endpoints=False)
+    assert not np.array_equal(new.addresses, real.addresses)
+    assert np.array_equal(new.ports[:, 1], real.ports[:, 1])
+    assert new.meta["repair"]["flows"] == 3
+
+
+# ---- ICMP
+
+
+def test_echo_replies_answer_requests() -> None:
+    """Id and number pair up; a lost request is skipped after a second."""
+    rows = [packet("icmp", icmp_type=8, size=56)]
+    rows += [packet("icmp", icmp_type=0, server=True, size=56)]
+    rows += [packet("icmp", icmp_type=8, size=56, gap=2 * 10**9)]
+    rows += [packet("icmp", icmp_type=8, size=56, gap=2 * 10**9)]
+    rows += [packet("icmp", icmp_type=0, server=True, size=56)]
+    flows, report = repaired(rows)
+    rest = values(flows, "icmp_roh")
+    assert rest[0] == rest[1] and rest[3] == rest[4]
+    assert [r & 0xFFFF for r in rest] == [1, 1, 2, 3, 3]
+    assert report.by_rule() == {}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_every_icmp_type_is_clean(version: int, tmp_path: Path) -> None:
+    """All 256 types, with bodies of several lengths, bring no warning."""
+    rows = [
+        packet("icmp", version=version, icmp_type=t, icmp_code=c, size=size)
+        for t in range(256)
+        for c, size in ((0, 0), (1, 33), (3, 1400), (200, 64))
+    ]
+    flows, report = repaired(rows)
+    assert expert_lines(flows, tmp_path / "icmp.pcap") == []
+    assert nd.validate(flows).ok
+    assert {"icmp-type", "icmp-body"} <= set(report.by_rule())
+
+
+def test_neighbor_discovery_stays_on_the_link() -> None:
+    """RFC 4861: hop limit 255, whatever the flow's other packets have."""
+    rows = [packet("icmp", version=6, icmp_type=t, size=24) for t in (135, 136, 128)]
+    flows, _ = repaired(rows)
+    assert values(flows, "ipv6_hl") == [255, 255, 64]
+
+
+# ---- payloads
+
+
+LENGTHS = (12, 13, 17, 18, 19, 43, 44, 45, 260, 512, 1200)
+
+
+@pytest.mark.parametrize(
+    ("transport", "port", "lengths"),
+    [
+        ("udp", 53, LENGTHS),
+        ("udp", 5353, LENGTHS),
+        ("udp", 5355, LENGTHS),
+        ("udp", 5683, (4, 5, 6, 100)),
+        ("udp", 67, (241, 243, 244, 300, 548)),
+        ("udp", 123, (4, 12, 20, 48, 68)),
+        ("udp", 443, (1, 20, 1350)),
+        ("tcp", 53, (1, 2, 14, 30, 900, 1460)),
+        ("tcp", 88, (1, 30, 1460)),
+        ("tcp", 389, (14, 300)),
+        ("tcp", 443, (1, 5, 517, 1460)),
+        ("tcp", 1194, (44, 900)),
+        ("tcp", 3306, (1, 36, 1460)),
+        ("tcp", 9092, (60, 1460)),
+    ],
+)
+def test_payloads_are_not_malformed(
+    transport: str, port: int, lengths: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Where zeros are malformed the least that is well formed is sent."""
+    rows = handshake() if transport == "tcp" else []
+    for size in lengths:
+        rows += [packet(transport, port=port, size=size, flags=ACK | PSH)]
+        rows += [packet(transport, port=port, size=size, server=True, flags=ACK)]
+    for row in rows[: len(rows) - 2 * len(lengths)]:
+        put(row, "tcp_sprt" if row[1088] else "tcp_dprt", port)
+    flows, report = repaired(rows)
+    path = tmp_path / "service.pcap"
+    assert report.by_rule() == {}
+    assert expert_lines(flows, path) == []
+    assert nd.validate(flows).ok
+    assert nd.validate(path).checksums["right"] == len(rows)
+
+
+def test_checksums_of_rows_are_those_of_the_bytes(tmp_path: Path) -> None:
+    """Written with the rows' own checksums a capture is right as well."""
+    flows = nd.FlowSet.concatenate(from_noise(s, "keep")[0] for s in range(8))
+    nd.write_capture(flows, tmp_path / "keep.pcap", checksums="keep")
+    told = nd.validate(tmp_path / "keep.pcap")
+    assert told.checksums["right"] == len(flows.rows)
+
+
+# ---- report and errors
+
+
+def test_report_counts_by_rule_and_class() -> None:
+    """Sums agree, in the object, the dict and the text."""
+    _, report = from_noise(1, "keep")
+    told = report.to_dict()
+    assert told["changed_cells"] == sum(told["by_rule"].values())
+    assert told["repaired_share"] == report.repaired_share > 0
+    assert told["by_class"].keys() == {"noise"}
+    assert f"{report.changed.sum():,}" in str(report)
+
+
+def test_rules_have_names_sources_and_texts() -> None:
+    """The table is whole and its names are unique."""
+    table = nd.rules()
+    assert len({rule.name for rule in table}) == len(table) > 25
+    assert all(rule.source and rule.text for rule in table)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (nd.RepairOptions(mtu=10), "mtu 10"),
+        (nd.RepairOptions(start=-1), "start"),
+        (nd.RepairOptions(events="loud"), "events"),  # type: ignore[arg-type]
+        (nd.RepairOptions(clients=("::/8", "::/8")), "IPv4"),
+        (nd.RepairOptions(clients=("10.0.0.1/32", "::/8")), "prefix length 32"),
+    ],
+)
+def test_wrong_options_are_told(options: nd.RepairOptions, message: str) -> None:
+    """Each option that cannot be followed is a ValueError that names it."""
+    with pytest.raises(ValueError, match=message):
+        nd.repair_canonical(
+            np.stack([packet()]), np.array([0, 1]), "x", options=options
+        )
+
+
+def test_shapes_and_types_are_checked() -> None:
+    """The core takes no array of another shape or type."""
+    cells: npt.NDArray[np.int8] = np.stack([packet()])
+    ids = np.zeros(1, np.uint64)
+    with pytest.raises(TypeError, match="canonical"):
+        _core.repair(cells.astype(np.int16), np.array([0, 1]), 0, ids)
+    with pytest.raises(ValueError, match="canonical"):
+        _core.repair(np.ascontiguousarray(cells[:, :1088]), np.array([0, 1]), 0, ids)
+    with pytest.raises(ValueError, match="offsets"):
+        _core.repair(cells, np.array([0, 2]), 0, ids)
+    with pytest.raises(ValueError, match="together"):
+        _core.repair(cells, np.array([0, 1]), 0, ids, ports=np.zeros((1, 2), np.uint16))
+
+
+def test_no_flows_and_empty_flows() -> None:
+    """Nothing in, nothing out."""
+    empty = np.zeros((0, FORM.cells), np.int8)
+    flows, report = nd.repair_canonical(empty, np.zeros(1, np.int64), "x")
+    assert len(flows) == 0 and report.repaired_share == 0
+    flows, _ = nd.repair_canonical(empty, np.zeros(3, np.int64), "x")
+    assert len(flows) == 2 and nd.validate(flows).ok
