@@ -8,6 +8,7 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from netdiffusion.layout import Layout, get_layout, layouts
 from netdiffusion.rebuild import flows_from_rows
 
 _BLOCK = 1 << 22
+_HEADER = 1 << 20  # bytes that the first line has at most
 _LINES = 4096
 _TRANSPORT = {6: "TCP", 17: "UDP"}
 # Columns that nPrint can put before the bits, and two of our own.
@@ -97,7 +99,7 @@ def read_nprint(
         Not such a file; the message names line and column.
     """
     with open(path, "rb") as file:
-        names = _header(path, file.readline())
+        names = _header(path, file.readline(_HEADER))
         form = get_layout(layout) if layout else _layout_for(names)
         columns = form.columns
         places = np.array([columns.get(n, -1) for n in names], np.int16)
@@ -213,13 +215,26 @@ def _times(
         if "tv_sec" in told and "tv_usec" in told:
             seconds = np.array(told["tv_sec"], str).astype(np.int64)
             micro = np.array(told["tv_usec"], str).astype(np.int64)
+            _check_times(seconds, micro / 1e6)
             return np.asarray(seconds * 10**9 + micro * 1000, np.int64)
         if "rts" in told:
             steps = np.array(told["rts"], str).astype(np.float64)
+            _check_times(np.cumsum(steps) / 1e6)
             return np.cumsum((steps * 1000).astype(np.int64))
-    except ValueError as why:
-        raise FormatError(f"{path}: a time column holds no number: {why}.") from None
+    except (ValueError, OverflowError) as why:
+        raise FormatError(f"{path}: a time column is wrong: {why}.") from None
     return None
+
+
+def _check_times(*columns: npt.NDArray[Any]) -> None:
+    """Raise ValueError for seconds that int64 nanoseconds do not hold."""
+    for seconds in columns:
+        bad = np.flatnonzero(~(np.abs(seconds) < 4e9))  # NaN too
+        if bad.size:
+            raise ValueError(
+                f"{seconds[bad[0]]} s, of packet {bad[0] + 1}, is no time that a "
+                "capture holds"
+            )
 
 
 def _ends(told: dict[str, list[str]]) -> npt.NDArray[np.uint8] | None:

@@ -166,7 +166,9 @@ def test_layout_by_header_names(tmp_path: Path, header: str, layout: str) -> Non
         ("src_ip,tcp_syn_0\nx\n", "line 2: the line has less than the 2"),
         ("src_ip,tcp_syn_0\nx,1\n", "no row has an IP header"),
         ("src_ip,tcp_syn_0\n", "no row has an IP header"),
-        ("rts,tcp_syn_0\nx,1\n", "a time column holds no number"),
+        ("rts,tcp_syn_0\nx,1\n", "a time column is wrong: .*'x'"),
+        ("tv_sec,tv_usec,tcp_syn_0\n9999999999999,0,1\n", "s, of packet 1, is no time"),
+        ("rts,tcp_syn_0\nnan,1\n", "nan s, of packet 1, is no time"),
     ],
 )
 def test_what_is_no_nprint_file(tmp_path: Path, text: str, message: str) -> None:
