@@ -165,6 +165,8 @@ def find_captures(path: Paths) -> list[Path]:
     ------
     FileNotFoundError
         No such file, or a directory without captures.
+    PermissionError
+        A file that may not be read.
     """
     given = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     found: list[Path] = []
@@ -177,6 +179,8 @@ def find_captures(path: Paths) -> list[Path]:
                 )
             found += inside
         elif item.exists():
+            if not os.access(item, os.R_OK):
+                raise PermissionError(f"{item}: cannot be read: permission denied.")
             found.append(item)
         else:
             raise FileNotFoundError(f"{item}: no such file.")

@@ -31,6 +31,8 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
     ------
     FileExistsError
         `path` exists and `overwrite` is false.
+    IsADirectoryError
+        `path` is a directory, and the result a file: never replaced.
     FileNotFoundError
         The directory of `path` does not exist.
     """
@@ -53,7 +55,19 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Rename `source` to `target`, also where a directory stands there."""
-    if target.is_dir() and not target.is_symlink():
-        os.rename(target, source.with_name(f"{source.name}.old"))
-    os.replace(source, target)
+    """Rename `source` to `target`, also where both are directories."""
+    if not target.is_dir() or target.is_symlink():
+        os.replace(source, target)
+        return
+    if not source.is_dir():
+        raise IsADirectoryError(
+            f"{target}: is a directory, which a file does not replace. Give a file's "
+            "name."
+        )
+    old = source.with_name(f"{source.name}.old")
+    os.rename(target, old)
+    try:
+        os.rename(source, target)
+    except OSError:
+        os.rename(old, target)
+        raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from html import escape
@@ -287,6 +286,8 @@ class FlowSet:
             A class that no flow has.
         IndexError
             A flow number outside the set, or a mask of another length.
+        TypeError
+            Anything else, such as numbers that are not whole.
         """
         index = self._index(which)
         lengths = self.n_packets[index]
@@ -314,6 +315,11 @@ class FlowSet:
             if chosen.shape != (len(self),):
                 raise IndexError(f"a mask needs shape ({len(self)},): {chosen.shape}")
             return np.flatnonzero(chosen)
+        if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim != 1):
+            raise TypeError(
+                "select takes classes, a mask or flow numbers, not an array of "
+                f"{chosen.dtype} with {chosen.ndim} axes"
+            )
         return np.arange(len(self))[chosen.astype(np.int64)]
 
     def split(
@@ -332,7 +338,14 @@ class FlowSet:
         Returns
         -------
         train, test : FlowSet
+
+        Raises
+        ------
+        ValueError
+            `test_size` is not between 0 and 1.
         """
+        if not 0 < test_size < 1:
+            raise ValueError(f"test_size must be between 0 and 1, not {test_size}")
         rng = np.random.default_rng(random_state)
         test = np.zeros(len(self), np.bool_)
         for name, count in self.counts.items():
@@ -343,6 +356,8 @@ class FlowSet:
 
     def head(self, n_packets: int) -> FlowSet:
         """Return all flows cut after their first `n_packets` packets."""
+        if n_packets < 0:
+            raise ValueError(f"n_packets must be 0 or more, not {n_packets}")
         lengths = np.minimum(self.n_packets, n_packets)
         position = np.arange(len(self.rows)) - np.repeat(
             self.offsets[:-1], self.n_packets
@@ -422,15 +437,19 @@ class FlowSet:
         FormatError
             Not such a file, a cut file, or one with another table of fields.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            about = json.loads(str(arrays.pop("about")))
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError) as why:
-            raise FormatError(
-                f"{path}: not a flow set, or a cut one ({why}). Make it with "
-                "`netdiffusion encode` or FlowSet.save()."
-            ) from None
+        wanted = ("offsets", *_PER_PACKET, *_PER_FLOW)
+        with open(path, "rb") as opened:
+            try:
+                with np.load(opened, allow_pickle=False) as file:
+                    arrays = {n: file[n] for n in wanted if n in file.files}
+                    about = dict(json.loads(str(file["about"])))
+            except MemoryError:
+                raise
+            except Exception as why:  # zipfile, zlib and NumPy raise ten kinds
+                raise FormatError(
+                    f"{path}: not a flow set, or a cut one ({why}). Make it with "
+                    "`netdiffusion encode` or FlowSet.save()."
+                ) from None
         layout = about.get("layout", "")
         known = _core.layouts()
         if layout not in known or about.get("layout_hash") != known[layout]["hash"]:
@@ -438,12 +457,12 @@ class FlowSet:
                 f"{path}: its layout {layout!r} is not the one of this version of "
                 "netdiffusion. Encode the captures again."
             )
-        missing = {"offsets", *_PER_PACKET, *_PER_FLOW} - set(arrays)
+        missing = set(wanted) - set(arrays)
         if missing:
             raise FormatError(
                 f"{path}: the flow set lacks {', '.join(sorted(missing))}."
             )
-        return cls(**arrays, layout=layout, meta=about["meta"])
+        return cls(**arrays, layout=layout, meta=dict(about.get("meta") or {}))
 
     def to_png(
         self, directory: str | os.PathLike[str], *, overwrite: bool = False
@@ -461,20 +480,30 @@ class FlowSet:
         -------
         list of Path
             In flow order.
+
+        Raises
+        ------
+        FileExistsError
+            One of the pictures exists and `overwrite` is false; none is written.
         """
         from netdiffusion.images import write_png
 
         folder = Path(directory)
+        names = [label.replace(os.sep, "_") or "flow" for label in self.labels.tolist()]
+        paths = [folder / f"{name}_{i:05d}.png" for i, name in enumerate(names)]
+        there = next((p for p in paths if p.exists()), None)
+        if there is not None and not overwrite:
+            raise FileExistsError(
+                f"{there}: already exists. Use overwrite=True (--force) to replace it, "
+                "or give another directory."
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for i, label in enumerate(self.labels.tolist()):
+        for i, path in enumerate(paths):
             packets = slice(self.offsets[i], self.offsets[i + 1])
-            name = label.replace(os.sep, "_") or "flow"
-            paths.append(folder / f"{name}_{i:05d}.png")
             write_png(
-                paths[-1],
+                path,
                 self.rows[packets],
-                label=label,
+                label=str(self.labels[i]),
                 layout=self.layout,
                 timestamps=self.timestamps[packets],
                 direction=self.direction[packets],

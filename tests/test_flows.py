@@ -115,6 +115,56 @@ def test_a_cut_flow_set_is_an_error(flows: nd.FlowSet, tmp_path: Path) -> None:
         nd.FlowSet.load(tmp_path / "cut.npz")
 
 
+def test_a_damaged_flow_set_is_one_clear_error(
+    flows: nd.FlowSet, tmp_path: Path
+) -> None:
+    """Errors of zlib and zipfile once came through."""
+    path = tmp_path / "a.npz"
+    flows.select(range(3)).save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        broken = bytearray(whole)
+        for at in rng.integers(0, len(whole), 4):
+            broken[at] = rng.integers(256)
+        path.write_bytes(broken)
+        try:
+            nd.FlowSet.load(path)
+        except nd.FormatError as why:
+            assert "a.npz" in str(why)
+
+
+def test_a_file_never_replaces_a_directory(flows: nd.FlowSet, tmp_path: Path) -> None:
+    """With overwrite it once did, with all that was in it."""
+    (tmp_path / "a.npz").mkdir()
+    (tmp_path / "a.npz" / "thesis.txt").touch()
+    with pytest.raises(IsADirectoryError, match=r"a\.npz: is a directory"):
+        flows.select([0]).save(tmp_path / "a.npz", overwrite=True)
+    assert [p.name for p in tmp_path.rglob("*")] == ["a.npz", "thesis.txt"]
+
+
+def test_pictures_are_written_all_or_none(flows: nd.FlowSet, tmp_path: Path) -> None:
+    """One that exists once left those before it."""
+    some = flows.select(range(3))
+    last = some.to_png(tmp_path / "png")[-1]
+    for path in (tmp_path / "png").iterdir():
+        if path != last:
+            path.unlink()
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        some.to_png(tmp_path / "png")
+    assert list((tmp_path / "png").iterdir()) == [last]
+
+
+def test_numbers_that_make_no_sense(flows: nd.FlowSet) -> None:
+    """Halves of flows were once rounded, shares above 1 taken."""
+    with pytest.raises(TypeError, match="float64"):
+        flows.select([1.5])
+    with pytest.raises(ValueError, match="test_size"):
+        flows.split(2.0)
+    with pytest.raises(ValueError, match="n_packets"):
+        flows.head(-1)
+
+
 def test_labels_from_names(flows: nd.FlowSet, tmp_path: Path) -> None:
     """File name by default, directory name or a fixed name on request."""
     (tmp_path / "video").mkdir()
