@@ -14,6 +14,7 @@ import click
 
 import netdiffusion as nd
 from netdiffusion.captures import SUFFIXES, CaptureWarning, find_captures
+from netdiffusion.files import written_whole
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_UNREADABLE = 1, 2, 3
 EXIT_VIOLATION, EXIT_DEVICE, EXIT_INTERRUPTED = 4, 5, 130
@@ -49,7 +50,7 @@ def _exit_code(why: Exception) -> int:
     """Return the exit code of an error."""
     if isinstance(why, nd.DeviceError):
         return EXIT_DEVICE
-    if isinstance(why, (nd.FormatError, FileNotFoundError, IsADirectoryError)):
+    if isinstance(why, (nd.FormatError, FileNotFoundError, PermissionError)):
         return EXIT_UNREADABLE
     if isinstance(why, KeyError):
         return EXIT_USAGE
@@ -67,7 +68,9 @@ def main(verbose: bool, quiet: bool) -> None:
     evaluate, balance.
     """
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s")
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(message)s", force=True
+    )
     warnings.showwarning = _show_warning
     if quiet:
         warnings.simplefilter("ignore", CaptureWarning)
@@ -134,8 +137,15 @@ _captures = click.argument(
     help="Where classes come from. Default: each capture's file name.",
 )
 @click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
-@click.option("--layout", default="netdiffusion-1088", show_default=True)
-@click.option("--max-packets", default=1024, show_default=True)
+@click.option(
+    "--layout",
+    type=click.Choice([n for n in nd.layouts() if n != "netdiffusion-canonical"]),
+    default="netdiffusion-1088",
+    show_default=True,
+)
+@click.option(
+    "--max-packets", type=click.IntRange(min=1), default=1024, show_default=True
+)
 @click.option("--bpf", help='Filter of libpcap, such as "tcp port 443".')
 @click.option(
     "--on-error",
@@ -152,11 +162,35 @@ def encode(
     **options: Any,
 ) -> None:
     """Read CAPTURES (files or directories) into a flow set, OUT.npz."""
-    flows = nd.read_flows(captures, **options)
+    _check_output(output, force, (".npz",))
+    _check_pictures(png, force)
+    try:
+        flows = nd.read_flows(captures, **options)
+    except ValueError as why:
+        if isinstance(why, nd.Error):
+            raise
+        raise click.UsageError(str(why)) from None  # such as a filter's grammar
     flows.save(output, overwrite=force)
     if png is not None:
         flows.to_png(png, overwrite=force)
-    _say(f"{output}: {flows!r}")
+    _say(f"{output}: {flows!r}{_left_out(flows)}")
+
+
+def _left_out(flows: nd.FlowSet) -> str:
+    """Say which packets of the captures read are not among the flows."""
+    captures = flows.meta.get("captures", [])
+    kinds = {
+        "filtered": "not let pass by the filter",
+        "ignored": "not TCP, UDP or ICMP over IP",
+        "malformed_count": "malformed",
+        "fragments": "fragments without their first one",
+        "over_limit": "beyond --max-packets",
+    }
+    totals = {text: sum(c[kind] for c in captures) for kind, text in kinds.items()}
+    told = [f"{count:,} {text}" for text, count in totals.items() if count]
+    cut = sum(c["cut"] is not None for c in captures)
+    told += [f"{cut} cut file{'s'[: cut - 1]}"] if cut else []
+    return f"; left out: {', '.join(told)}" if told else ""
 
 
 @main.command()
@@ -272,6 +306,7 @@ def sample(
 ) -> None:
     """Draw flows of classes from MODEL and write OUT.pcap, .pcapng or .npz."""
     _check_output(output, force)
+    _check_pictures(png, force)
     flows = nd.FlowDiffusion.from_pretrained(model).sample(counts, **options)
     _save(flows, output, force)
     if png is not None:
@@ -295,11 +330,14 @@ def repair(
 ) -> None:
     """Make the flows of INPUTS (.npz, .nprint, .png) obey the protocols."""
     _check_output(output, force)
+    if report is not None:
+        _check_new(report, force)
     flows = nd.FlowSet.concatenate(_load(path) for path in inputs)
     fixed, told = nd.repair(flows, seed=seed, return_report=True)
     _save(fixed, output, force)
     if report is not None:
-        report.write_text(json.dumps(told.to_dict(), indent=2) + "\n")
+        with written_whole(report, overwrite=force) as scratch:
+            scratch.write_text(json.dumps(told.to_dict(), indent=2) + "\n")
     _say(f"{output}: {fixed!r}; {told}")
 
 
@@ -340,6 +378,8 @@ def evaluate(
     force: bool,
 ) -> None:
     """Compare SYNTHETIC flows with REAL ones: fidelity, utility, copies."""
+    if report is not None:
+        _check_new(report, force)
     result = nd.evaluate(
         _load(real), _load(synthetic), test=None if test is None else _load(test)
     )
@@ -417,14 +457,35 @@ def _load(path: Path) -> nd.FlowSet:
     )
 
 
-def _check_output(path: Path, force: bool) -> None:
+def _check_output(
+    path: Path, force: bool, suffixes: Sequence[str] = (".npz", *SUFFIXES)
+) -> None:
     """Raise before the work rather than after it."""
-    if path.suffix not in (".npz", *SUFFIXES):
+    if path.suffix not in suffixes or path.is_dir():
         raise click.UsageError(
-            f"{path}: the output ends in .npz, .pcap or .pcapng, which says its form."
+            f"{path}: the output is a file that ends in {' or '.join(suffixes)}, "
+            "which says its form."
         )
+    _check_new(path, force)
+
+
+def _check_new(path: Path, force: bool) -> None:
+    """Raise when a file or directory cannot be made there."""
     if path.exists() and not force:
         raise FileExistsError(f"{path}: already exists. Use --force to replace it.")
+    if not path.parent.is_dir():
+        raise click.UsageError(
+            f"{path}: there is no directory {path.parent}. Make it first."
+        )
+
+
+def _check_pictures(folder: Path | None, force: bool) -> None:
+    """Raise when a directory holds pictures already."""
+    if folder is not None and not force and any(folder.glob("*.png")):
+        raise FileExistsError(
+            f"{folder}: holds pictures already. Use --force to add to them, or give "
+            "another directory."
+        )
 
 
 def _save(flows: nd.FlowSet, path: Path, force: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from frames import Record, pcap
 
 import netdiffusion as nd
 from netdiffusion.cli import main
@@ -119,6 +120,49 @@ def test_bad_input_is_one_line_and_exit_3(name: str, tmp_path: Path) -> None:
     assert done.exit_code == code, done.output
     assert name in done.stderr and text in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_encode_tells_what_it_leaves_out(tmp_path: Path) -> None:
+    """A capture of other protocols once gave an empty set and no word of it."""
+    arp = bytes(12) + b"\x08\x06" + bytes(28)
+    (tmp_path / "arp.pcap").write_bytes(pcap([Record(arp, 0)] * 2))
+    done = run("encode", tmp_path / "arp.pcap", "-o", tmp_path / "o.npz")
+    assert done.exit_code == 0
+    assert "0 flows" in done.stderr and "left out: 2 not TCP, UDP" in done.stderr
+
+
+WRONG_WORDS = {
+    "filter": ("--bpf", "udp portt 5"),
+    "layout": ("--layout", "nprint-5"),
+    "canonical": ("--layout", "netdiffusion-canonical"),
+    "no packets": ("--max-packets", "0"),
+    "not a flow set": ("-o", "out.pcap"),
+    "no such folder": ("-o", "none/out.npz"),
+    "a folder": ("-f", "-o", "folder.npz"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_WORDS)
+def test_wrong_words_are_usage_errors(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 2, and nothing is written or replaced; a folder once was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "a.pcap").write_bytes(pcap([]))
+    done = run("encode", "a.pcap", "-o", "o.npz", *WRONG_WORDS[name])
+    assert done.exit_code == 2, done.output
+    assert {p.name for p in tmp_path.iterdir()} == {"folder.npz", "a.pcap"}
+
+
+def test_encode_checks_its_outputs_first(tmp_path: Path) -> None:
+    """Pictures that are there once stopped it after the flow set was written."""
+    (tmp_path / "a.pcap").write_bytes(pcap([]))
+    (tmp_path / "png").mkdir()
+    (tmp_path / "png" / "a_00000.png").touch()
+    out = tmp_path / "o.npz"
+    done = run("encode", tmp_path / "a.pcap", "-o", out, "--png", tmp_path / "png")
+    assert done.exit_code == 1 and "--force" in done.stderr and not out.exists()
 
 
 def test_missing_file_is_exit_3(tmp_path: Path) -> None:
