@@ -83,7 +83,7 @@ def evaluate(
     Raises
     ------
     FormatError
-        The sets have no class in common.
+        The sets have no class in common, or too few flows.
     ModuleNotFoundError
         scikit-learn or SciPy is not installed (the ml extra).
 
@@ -107,6 +107,11 @@ def evaluate(
         )
     synthetic = synthetic.select(sorted(shared))
     train, held_out = (real, test) if test is not None else _split(real, random_state)
+    if min(len(train), len(held_out)) < 2:
+        raise FormatError(
+            f"evaluate: {len(train)} real flows to learn from and {len(held_out)} to "
+            "test on are too few: at least 2 of each are needed. Give more flows."
+        )
     options: Any = {"n_packets": n_packets, "random_state": random_state}
     about = {
         **options,
