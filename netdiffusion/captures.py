@@ -135,7 +135,7 @@ def iter_flows(
         capture that has none. The last one carries the counts of the capture
         in ``meta["captures"]``.
     """
-    capture = Path(path)
+    capture = readable(path)
     reader = _core.CaptureReader(
         os.fspath(capture),
         bpf=bpf,
@@ -178,13 +178,27 @@ def find_captures(path: Paths) -> list[Path]:
                     f"{item}: no capture inside (looked for {', '.join(SUFFIXES)})."
                 )
             found += inside
-        elif item.exists():
-            if not os.access(item, os.R_OK):
-                raise PermissionError(f"{item}: cannot be read: permission denied.")
-            found.append(item)
         else:
-            raise FileNotFoundError(f"{item}: no such file.")
+            found.append(readable(item))
     return found
+
+
+def readable(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that is there and may be read.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    PermissionError
+        A file that may not be read.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such file.")
+    if not os.access(file, os.R_OK):
+        raise PermissionError(f"{file}: cannot be read: permission denied.")
+    return file
 
 
 def _label(capture: Path, labels: str | None) -> str:

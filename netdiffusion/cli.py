@@ -43,6 +43,8 @@ class Commands(click.Group):
 
 def _text(why: Exception) -> str:
     """Return an error's message; KeyError would put it in quotes."""
+    if isinstance(why, OSError) and why.filename is not None:
+        return f"{why.filename}: {why.strerror}."
     return str(why.args[0]) if isinstance(why, KeyError) and why.args else str(why)
 
 

@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from netdiffusion import _core
 
 _PACKAGES = (
-    "netdiffusion",
     "numpy",
     "click",
     "torch",
@@ -26,7 +25,10 @@ def describe() -> dict[str, str]:
     dict of str
         Package, library or device to version; "not installed" where missing.
     """
-    told = {"python": platform.python_version(), "platform": platform.platform()}
+    from netdiffusion import __version__
+
+    told = {"netdiffusion": __version__, "python": platform.python_version()}
+    told["platform"] = platform.platform()
     for package in _PACKAGES:
         try:
             told[package] = version(package)

@@ -35,6 +35,8 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
         `path` is a directory, and the result a file: never replaced.
     FileNotFoundError
         The directory of `path` does not exist.
+    OSError
+        Nothing can be written there.
     """
     target = Path(path)
     if target.exists() and not overwrite:
@@ -46,7 +48,10 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
         raise FileNotFoundError(
             f"{target}: there is no directory {target.parent}. Make it first."
         )
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as why:
+        raise OSError(f"{target}: cannot be written: {why.strerror}.") from None
     try:
         yield scratch / target.name
         _replace(scratch / target.name, target)

@@ -440,6 +440,9 @@ class FlowSet:
         wanted = ("offsets", *_PER_PACKET, *_PER_FLOW)
         with open(path, "rb") as opened:
             try:
+                if opened.read(2) != b"PK":
+                    raise ValueError("no .npz file, which begins with PK")
+                opened.seek(0)
                 with np.load(opened, allow_pickle=False) as file:
                     arrays = {n: file[n] for n in wanted if n in file.files}
                     about = dict(json.loads(str(file["about"])))

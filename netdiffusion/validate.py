@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiffusion import _core
+from netdiffusion.captures import readable
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 from netdiffusion.repair import rules
 
@@ -172,6 +173,7 @@ def _batches(reader: _core.CaptureReader) -> Iterator[dict[str, npt.NDArray[Any]
 def _validate_capture(path: str | os.PathLike[str]) -> ValidationReport:
     """Judge a capture: its flows by their headers, its frames by their bytes."""
     tally = _Tally()
+    path = readable(path)
     reader = _core.CaptureReader(path, on_error="skip", max_packets=1 << 20)
     for arrays in _batches(reader):
         tally.add(FlowSet.from_arrays(arrays, ""), arrays["first_packet"])

@@ -107,6 +107,7 @@ BAD = {
     "empty.pcap": (b"", 3, "empty"),
     "text.pcap": (b"hello, I am no capture, only some text\n" * 3, 3, "not a capture"),
     "cut.npz": (b"PK\x03\x04", 3, "not a flow set"),
+    "text.npz": (b"hello", 3, "begins with PK"),
     "what.xyz": (b"?", 3, "suffix"),
 }
 
@@ -165,10 +166,21 @@ def test_encode_checks_its_outputs_first(tmp_path: Path) -> None:
     assert done.exit_code == 1 and "--force" in done.stderr and not out.exists()
 
 
-def test_missing_file_is_exit_3(tmp_path: Path) -> None:
-    """No traceback."""
-    done = run("encode", tmp_path / "gone.pcap", "-o", tmp_path / "o.npz")
-    assert done.exit_code == 3 and "gone.pcap" in done.stderr
+@pytest.mark.parametrize("name", ["gone.pcap", "gone.npz", "gone.png", "gone.nprint"])
+def test_missing_file_is_exit_3(name: str, tmp_path: Path) -> None:
+    """No traceback, no number of the system's error."""
+    path = tmp_path / name
+    for words in (("inspect", path), ("repair", path, "-o", tmp_path / "o.pcap")):
+        done = run(*words)
+        assert done.exit_code == 3 and f"{name}: " in done.stderr
+        assert "Errno" not in done.stderr
+
+
+def test_missing_capture_is_exit_3(tmp_path: Path) -> None:
+    """It once was exit 1 of validate."""
+    path = tmp_path / "gone.pcap"
+    assert run("encode", path, "-o", tmp_path / "o.npz").exit_code == 3
+    assert run("validate", path).exit_code == 3
 
 
 def test_unknown_class_names_near_ones(tmp_path: Path) -> None:

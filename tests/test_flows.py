@@ -143,6 +143,12 @@ def test_a_file_never_replaces_a_directory(flows: nd.FlowSet, tmp_path: Path) ->
     assert [p.name for p in tmp_path.rglob("*")] == ["a.npz", "thesis.txt"]
 
 
+def test_output_where_nothing_can_be_written(flows: nd.FlowSet) -> None:
+    """The message names the output; it once named the temporary file."""
+    with pytest.raises(OSError, match=r"^/proc/a\.npz: cannot be written"):
+        flows.select([0]).save("/proc/a.npz")
+
+
 def test_pictures_are_written_all_or_none(flows: nd.FlowSet, tmp_path: Path) -> None:
     """One that exists once left those before it."""
     some = flows.select(range(3))

@@ -78,7 +78,7 @@ def test_any_cells_become_legal_and_stay_so(seed: int, events: str) -> None:
 
 
 def test_readers_of_captures_warn_of_nothing(tmp_path: Path) -> None:
-    """tshark finds no warning and no wrong checksum in quiet flows of noise."""
+    """No tshark warning and no wrong checksum in quiet flows of noise."""
     sets = [from_noise(seed, "quiet")[0] for seed in range(25)]
     flows = nd.FlowSet.concatenate(sets)
     assert expert_lines(flows, tmp_path / "noise.pcap") == []
