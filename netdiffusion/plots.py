@@ -285,5 +285,5 @@ def plot_counts(
     axes.set_yticks(place, names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(label)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return axes
