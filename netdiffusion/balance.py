@@ -223,6 +223,13 @@ class _FlowOverSampling:
         self.steps = steps
         self.device = device
 
+    def __sklearn_clone__(self) -> Any:
+        """Clone, but keep the model: a clone of it would not be fitted."""
+        parent: Any = super()
+        other = parent.__sklearn_clone__()
+        other.model = self.model
+        return other
+
     def _check_X_y(
         self, X: Any, y: Any, accept_sparse: Any = None
     ) -> tuple[Any, Any, bool]:

@@ -144,6 +144,7 @@ def test_sampler_is_an_estimator(flows: nd.FlowSet, model: Bootstrap) -> None:
 
     over = nd.FlowOverSampler(model=model, random_state=0)
     assert is_sampler(over) and clone(over).get_params()["random_state"] == 0
+    assert clone(over).model is model  # a clone of a model would not be fitted
     assert over.get_params() | {"model": None} == {
         "device": "auto",
         "model": None,
