@@ -9,6 +9,7 @@ import pytest
 from test_rows import ICMP, OPTIONS, UDP, encode, ipv4, ipv6, tcp
 
 import netdiffusion as nd
+from netdiffusion import _core
 from netdiffusion.rebuild import flows_from_rows
 
 
@@ -190,6 +191,14 @@ def test_existing_file_is_kept(tmp_path: Path) -> None:
     nd.write_nprint(flows(), tmp_path / "a.nprint")
     with pytest.raises(FileExistsError):
         nd.write_nprint(flows(), tmp_path / "a.nprint")
+
+
+def test_empty_lines_take_no_memory(tmp_path: Path) -> None:
+    """Each once took a row: 4 MB of line ends asked for 4 GB."""
+    wide = np.arange(1088, dtype=np.int16)
+    rows, _, bad = _core.nprint_parse(b"\n" * (1 << 22), wide, 1088)
+    assert bad is None and rows.shape == (0, 1088) and rows.base is not None
+    assert rows.base.nbytes < 1 << 23
 
 
 def test_blocks_join_without_a_seam(

@@ -5,7 +5,8 @@
 
 enum { MAX_TEXTS = 32 };
 
-/* The items of a dict of str as texts that point into its strings. */
+/* The items of a dict of str as texts that point into its strings; the dict
+ * is the caller's own, which no other thread can change. */
 static int
 texts_from_dict(PyObject *dict, struct nd_png_text texts[MAX_TEXTS],
                 size_t *n_texts)
@@ -45,17 +46,19 @@ texts_from_dict(PyObject *dict, struct nd_png_text texts[MAX_TEXTS],
 static PyObject *
 png_write(PyObject *module, PyObject *args)
 {
-    PyObject *path = NULL, *object, *dict, *result = NULL;
+    PyObject *path = NULL, *object, *given, *dict = NULL, *result = NULL;
     PyArrayObject *rows = NULL;
     struct nd_png_text texts[MAX_TEXTS];
     size_t n_texts;
     struct nd_error err;
     enum nd_status status;
     if (!PyArg_ParseTuple(args, "O&OO!:png_write", PyUnicode_FSConverter,
-                          &path, &object, &PyDict_Type, &dict))
+                          &path, &object, &PyDict_Type, &given))
         return NULL;
     rows = nd_py_input(object, NPY_INT8, 2, "rows");
-    if (rows == NULL || texts_from_dict(dict, texts, &n_texts) < 0)
+    dict = PyDict_Copy(given);
+    if (rows == NULL || dict == NULL ||
+        texts_from_dict(dict, texts, &n_texts) < 0)
         goto done;
     Py_BEGIN_ALLOW_THREADS
     status = nd_png_write(PyBytes_AS_STRING(path), PyArray_DATA(rows),
@@ -66,6 +69,7 @@ png_write(PyObject *module, PyObject *args)
                              : nd_py_raise(nd_py_state(module), &err);
 done:
     Py_DECREF(path);
+    Py_XDECREF(dict);
     Py_XDECREF(rows);
     return result;
 }

@@ -62,7 +62,11 @@ nprint_parse(PyObject *Py_UNUSED(module), PyObject *args)
     places = nd_py_indices(object, NPY_INT16, "places");
     if (places == NULL || nprint_columns(places, cells, &columns) < 0)
         goto done;
+    /* a line has a byte a column; one may be too short, one unfinished */
     npy_intp lines = (npy_intp)nd_nprint_lines(text, (size_t)size);
+    npy_intp fit = (npy_intp)((size_t)size / columns.columns) + 2;
+    if (lines > fit)
+        lines = fit;
     npy_intp row_shape[2] = {lines, cells};
     npy_intp span_shape[3] = {lines, (npy_intp)columns.others, 2};
     rows = (PyArrayObject *)PyArray_SimpleNew(2, row_shape, NPY_INT8);
