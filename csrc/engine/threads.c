@@ -13,6 +13,9 @@
 /* Looks at the next run before a thread sleeps: some 20 to 50 us. */
 enum { SPINS = 2000, MOST_THREADS = 256 };
 
+#define OPEN (UINT64_C(1) << 31)
+#define JOINED (OPEN - 1)
+
 struct nd_threads {
     size_t count;   /* the caller and the workers */
     size_t workers; /* started */
@@ -20,10 +23,14 @@ struct nd_threads {
     pthread_t handles[MOST_THREADS];
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    atomic_uint run;       /* counts the runs: a change is the signal */
+    /*
+     * Number of the run << 32, OPEN while workers may join it, and how many
+     * have joined and not left. A worker that wakes too late finds the run
+     * closed: nobody waits for a thread that is not on a CPU.
+     */
+    atomic_uint_fast64_t state;
     atomic_size_t sleeping; /* workers in pthread_cond_wait */
     atomic_size_t next;     /* item */
-    atomic_size_t busy;     /* workers that have not left this run */
     atomic_bool stop;
     nd_task *task;
     void *argument;
@@ -33,7 +40,7 @@ struct nd_threads {
 struct start {
     struct nd_threads *threads;
     size_t worker;
-    unsigned seen;
+    uint64_t seen; /* run */
 };
 
 /* Whole CPUs of a cgroup v2 quota "max 100000" or "200000 100000"; 0: none. */
@@ -101,19 +108,33 @@ do_items(struct nd_threads *threads, size_t worker)
 
 /* Spins a while, since the ops of a step follow each other, then sleeps. */
 static void
-wait_for_run(struct nd_threads *threads, unsigned seen)
+wait_for_run(struct nd_threads *threads, uint64_t seen)
 {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load(&threads->run) != seen)
+        if (atomic_load(&threads->state) >> 32 != seen)
             return;
         pause_briefly();
     }
     pthread_mutex_lock(&threads->mutex);
     atomic_fetch_add(&threads->sleeping, 1);
-    while (atomic_load(&threads->run) == seen)
+    while (atomic_load(&threads->state) >> 32 == seen)
         pthread_cond_wait(&threads->wake, &threads->mutex);
     atomic_fetch_sub(&threads->sleeping, 1);
     pthread_mutex_unlock(&threads->mutex);
+}
+
+/* Joins the run at hand if it is open; tells which run that was. */
+static bool
+join_run(struct nd_threads *threads, uint64_t *seen)
+{
+    uint_fast64_t state = atomic_load(&threads->state);
+    do {
+        *seen = state >> 32;
+        if ((state & OPEN) == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&threads->state, &state,
+                                           state + 1));
+    return true;
 }
 
 static void *
@@ -122,16 +143,17 @@ work(void *argument)
     struct start start = *(struct start *)argument;
     struct nd_threads *threads = start.threads;
     free(argument);
-    for (unsigned seen = start.seen;; seen++) {
-        wait_for_run(threads, seen);
+    for (;;) {
+        wait_for_run(threads, start.seen);
         if (atomic_load(&threads->stop))
             return NULL;
+        if (!join_run(threads, &start.seen))
+            continue;
         do_items(threads, start.worker);
-        atomic_fetch_sub(&threads->busy, 1);
+        atomic_fetch_sub(&threads->state, 1);
     }
 }
 
-/* Signals do not belong to the workers: Python's main thread takes them. */
 static void
 start_workers(struct nd_threads *threads)
 {
@@ -140,13 +162,13 @@ start_workers(struct nd_threads *threads)
     pthread_mutex_init(&threads->mutex, NULL);
     pthread_cond_init(&threads->wake, NULL);
     atomic_store(&threads->sleeping, 0);
-    atomic_store(&threads->busy, 0);
+    atomic_store(&threads->state, 0);
     while (threads->workers + 1 < threads->count) {
         struct start *start = malloc(sizeof *start);
         if (start == NULL)
             return;
         *start = (struct start){threads, threads->workers + 1,
-                                atomic_load(&threads->run)};
+                                atomic_load(&threads->state) >> 32};
         if (pthread_create(&threads->handles[threads->workers], NULL, work,
                            start) != 0) {
             free(start);
@@ -168,10 +190,12 @@ nd_threads_create(size_t count)
     return threads;
 }
 
+/* The next run, open or closed. */
 static void
-signal_run(struct nd_threads *threads)
+signal_run(struct nd_threads *threads, uint64_t open)
 {
-    atomic_fetch_add(&threads->run, 1);
+    uint64_t run = atomic_load(&threads->state) >> 32;
+    atomic_store(&threads->state, (run + 1) << 32 | open);
     if (atomic_load(&threads->sleeping) == 0)
         return;
     pthread_mutex_lock(&threads->mutex);
@@ -187,7 +211,7 @@ nd_threads_destroy(struct nd_threads *threads)
     /* After a fork the workers are the parent's. */
     if (threads->process == getpid()) {
         atomic_store(&threads->stop, true);
-        signal_run(threads);
+        signal_run(threads, 0);
         for (size_t i = 0; i < threads->workers; i++)
             pthread_join(threads->handles[i], NULL);
         pthread_cond_destroy(&threads->wake);
@@ -217,10 +241,10 @@ nd_threads_run(struct nd_threads *threads, nd_task *task, void *argument,
     threads->argument = argument;
     threads->items = items;
     atomic_store(&threads->next, 0);
-    atomic_store(&threads->busy, threads->workers);
-    signal_run(threads);
+    signal_run(threads, OPEN);
     do_items(threads, 0);
-    for (int i = 0; atomic_load(&threads->busy) > 0; i++) {
+    atomic_fetch_and(&threads->state, ~(uint_fast64_t)OPEN);
+    for (int i = 0; (atomic_load(&threads->state) & JOINED) > 0; i++) {
         pause_briefly();
         if (i > SPINS)
             sched_yield();
