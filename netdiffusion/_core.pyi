@@ -191,3 +191,10 @@ class Model:
 
 def devices() -> list[dict[str, str]]: ...
 def philox(key: int, counters: npt.NDArray[np.uint32], /) -> npt.NDArray[np.uint32]: ...
+def run_op(
+    device: str,
+    name: str,
+    arguments: dict[str, Any],
+    step: npt.NDArray[np.uint32],
+    /,
+) -> dict[str, npt.NDArray[Any]]: ...

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 Weights = dict[str, torch.Tensor]
 
+torch.set_num_threads(1)  # small products: its threads would wait for each other
+
 
 def random_weights(size: dict[str, int], seed: int = 0) -> Weights:
     """Return fp16 weights that keep activations and gates of order one."""

@@ -59,6 +59,16 @@ check(const char *op, const struct need *needs, size_t count,
     return ND_OK;
 }
 
+/* What gives an op its sizes must be there before they are compared. */
+static enum nd_status
+check_given(const char *op, const char *name, const void *given,
+            struct nd_error *err)
+{
+    if (given == NULL)
+        return nd_fail(err, ND_ARGUMENT, "%s: %s is missing", op, name);
+    return ND_OK;
+}
+
 #define CHECK(op, needs, err)                                                 \
     check(op, needs, sizeof(needs) / sizeof *(needs), err)
 
@@ -78,6 +88,8 @@ enum nd_status
 nd_op_linear(struct nd_ops *list, const struct nd_linear *op,
              struct nd_error *err)
 {
+    if (check_given("linear", "weight", op->weight, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t out = op->weight->out, rows = op->rows;
     const struct need needs[] = {
         {"in", op->in, ND_FLOAT32, rows, op->weight->in},
@@ -110,6 +122,8 @@ nd_op_linear(struct nd_ops *list, const struct nd_linear *op,
 enum nd_status
 nd_op_norm(struct nd_ops *list, const struct nd_norm *op, struct nd_error *err)
 {
+    if (check_given("norm", "in", op->in, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t width = op->in->columns;
     size_t last = (op->shift > op->scale ? op->shift : op->scale) + width;
     const struct need needs[] = {
@@ -145,6 +159,8 @@ enum nd_status
 nd_op_attention(struct nd_ops *list, const struct nd_attention *op,
                 struct nd_error *err)
 {
+    if (check_given("attention", "out", op->out, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t width = op->out->columns, tokens = op->ragged.n_tokens;
     size_t d = op->heads > 0 ? width / op->heads : 0;
     if (d == 0 || d * op->heads != width || d % 8 != 0 || d > HEAD_MOST)
@@ -169,6 +185,8 @@ enum nd_status
 nd_op_condition(struct nd_ops *list, const struct nd_condition *op,
                 struct nd_error *err)
 {
+    if (check_given("condition", "out", op->out, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t width = op->out->columns;
     const struct need needs[] = {
         {"given", op->given, ND_FLOAT32, op->rows, width},
@@ -186,6 +204,8 @@ enum nd_status
 nd_op_input(struct nd_ops *list, const struct nd_input *op,
             struct nd_error *err)
 {
+    if (check_given("input", "x", op->x, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t count = op->x->columns;
     const struct need needs[] = {
         {"x", op->x, ND_FLOAT32, op->rows, count},
@@ -213,6 +233,8 @@ enum nd_status
 nd_op_estimate(struct nd_ops *list, const struct nd_estimate *op,
                struct nd_error *err)
 {
+    if (check_given("estimate", "x", op->x, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t count = op->x->columns;
     const struct need needs[] = {
         {"logits", op->logits, ND_FLOAT32, op->rows, count},
@@ -233,6 +255,8 @@ enum nd_status
 nd_op_noise(struct nd_ops *list, const struct nd_noise *op,
             struct nd_error *err)
 {
+    if (check_given("noise", "x", op->x, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t count = op->x->columns, tokens = op->ragged.n_tokens;
     const struct need needs[] = {
         {"x", op->x, ND_FLOAT32, tokens, count},
@@ -250,6 +274,8 @@ enum nd_status
 nd_op_renoise(struct nd_ops *list, const struct nd_renoise *op,
               struct nd_error *err)
 {
+    if (check_given("renoise", "x", op->x, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t count = op->x->columns, tokens = op->ragged.n_tokens;
     const struct need needs[] = {
         {"logits", op->logits, ND_FLOAT32, tokens, count},
@@ -268,6 +294,8 @@ nd_op_renoise(struct nd_ops *list, const struct nd_renoise *op,
 enum nd_status
 nd_op_draw(struct nd_ops *list, const struct nd_draw *op, struct nd_error *err)
 {
+    if (check_given("draw", "cells", op->cells, err) != ND_OK)
+        return ND_ARGUMENT;
     size_t columns = op->cells->columns, tokens = op->ragged.n_tokens;
     const struct need needs[] = {
         {"logits", op->logits, ND_FLOAT32, tokens, 3 * columns},

@@ -1,13 +1,6 @@
-#include "module.h"
+#include "py_engine.h"
 
-#include "../engine/cpu.h"
-#include "../engine/rng.h"
 #include "../engine/sampler.h"
-
-#if __has_include("../engine/gpu.h")
-#include "../engine/gpu.h"
-#define ND_HAS_GPU 1
-#endif
 
 #include <string.h>
 
@@ -42,59 +35,6 @@ watch(void *user, size_t flows_done, size_t steps_done, size_t steps,
     return failed ? nd_fail(err, ND_ARGUMENT, "stopped") : ND_OK;
 }
 
-#ifdef ND_HAS_GPU
-enum { GPUS_MOST = 16 };
-
-/* A real GPU, not Vulkan on the CPU; none is no error. */
-static bool
-has_gpu(void)
-{
-    struct nd_gpu_info info[GPUS_MOST];
-    size_t count = 0;
-    if (nd_gpu_devices(info, GPUS_MOST, &count, NULL) != ND_OK || count == 0)
-        return false;
-    return info[0].type == ND_GPU_DISCRETE ||
-           info[0].type == ND_GPU_INTEGRATED || info[0].type == ND_GPU_VIRTUAL;
-}
-
-static enum nd_status
-open_gpu(const char *device, struct nd_backend **backend, struct nd_error *err)
-{
-    char *end = NULL;
-    long index = 0;
-    if (device[6] == ':')
-        index = strtol(device + 7, &end, 10);
-    if ((end != NULL && (*end != '\0' || end == device + 7)) || index < 0 ||
-        index > INT_MAX)
-        return nd_fail(err, ND_ARGUMENT,
-                       "device \"%s\": vulkan:N has N from 0 up", device);
-    return nd_gpu_backend_create((int)index, backend, err);
-}
-#endif
-
-/* "cpu", "cpu:avx2", "vulkan", "vulkan:N" or "auto". */
-static enum nd_status
-open_backend(const char *device, size_t threads, struct nd_backend **backend,
-             struct nd_error *err)
-{
-    bool automatic = strcmp(device, "auto") == 0;
-#ifdef ND_HAS_GPU
-    if (strncmp(device, "vulkan", 6) == 0 &&
-        (device[6] == '\0' || device[6] == ':'))
-        return open_gpu(device, backend, err);
-    if (automatic && has_gpu() &&
-        nd_gpu_backend_create(0, backend, NULL) == ND_OK)
-        return ND_OK;
-#endif
-    if (automatic || strcmp(device, "cpu") == 0)
-        return nd_cpu_backend_create(threads, NULL, backend, err);
-    if (strncmp(device, "cpu:", 4) == 0)
-        return nd_cpu_backend_create(threads, device + 4, backend, err);
-    return nd_fail(err, ND_ARGUMENT,
-                   "device \"%s\": there are auto, cpu, vulkan and vulkan:N",
-                   device);
-}
-
 static enum nd_status
 open_model(struct model *self, const char *path,
            const struct nd_dimensions *dimensions, const char *device,
@@ -103,7 +43,7 @@ open_model(struct model *self, const char *path,
     struct nd_safetensors *file = NULL;
     enum nd_status status = nd_safetensors_open(path, &file, err);
     if (status == ND_OK)
-        status = open_backend(device, threads, &self->backend, err);
+        status = nd_py_open_backend(device, threads, &self->backend, err);
     if (status == ND_OK)
         status = nd_rowformer_create(self->backend, file, dimensions,
                                      &self->network, err);
@@ -171,14 +111,6 @@ model_dealloc(PyObject *op)
         PyThread_free_lock(self->lock);
     type->tp_free(op);
     Py_DECREF(type);
-}
-
-/* A whole number of 64 bits without sign; false with an exception set. */
-static bool
-parse_seed(PyObject *object, uint64_t *seed)
-{
-    *seed = PyLong_AsUnsignedLongLong(object);
-    return !PyErr_Occurred();
 }
 
 /* What .sample was given, as arrays that are kept until it is done. */
@@ -267,7 +199,7 @@ model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
         return NULL;
     request.renoise_rounds = (size_t)rounds;
     request.tokens = tokens > 0 ? (size_t)tokens : 0;
-    if (!parse_seed(seed, &request.seed) ||
+    if (!nd_py_word64(seed, &request.seed) ||
         !take_arrays(&arrays, classes, lengths, ids, sigmas, &request))
         goto done;
     cells = new_cells(self, &request);
@@ -501,99 +433,10 @@ static PyType_Spec model_spec = {
     .slots = model_slots,
 };
 
-static PyObject *
-describe_cpu(void)
-{
-    struct nd_backend *backend = NULL;
-    struct nd_error err = {0};
-    if (nd_cpu_backend_create(0, NULL, &backend, &err) != ND_OK)
-        return PyErr_NoMemory();
-    PyObject *told = Py_BuildValue("{ssssss}", "name", "cpu", "type", "cpu",
-                                   "description", backend->device);
-    backend->functions->destroy(backend);
-    return told;
-}
-
-#ifdef ND_HAS_GPU
-/* Adds vulkan:N for every device; none, or no loader, adds nothing. */
-static int
-append_gpus(PyObject *list)
-{
-    struct nd_gpu_info info[GPUS_MOST];
-    size_t count = 0;
-    if (nd_gpu_devices(info, GPUS_MOST, &count, NULL) != ND_OK)
-        return 0;
-    for (size_t i = 0; i < count && i < GPUS_MOST; i++) {
-        PyObject *told = Py_BuildValue(
-            "{sNssss}", "name", PyUnicode_FromFormat("vulkan:%zu", i), "type",
-            nd_gpu_type_name(info[i].type), "description", info[i].name);
-        if (told == NULL || PyList_Append(list, told) < 0) {
-            Py_XDECREF(told);
-            return -1;
-        }
-        Py_DECREF(told);
-    }
-    return 0;
-}
-#endif
-
-PyDoc_STRVAR(devices_doc,
-"devices()\n--\n\n"
-"List the devices that can sample: dicts of name, type, description.");
-
-static PyObject *
-devices(PyObject *module, PyObject *unused)
-{
-    (void)module;
-    (void)unused;
-    PyObject *list = PyList_New(0), *cpu = describe_cpu();
-    if (list == NULL || cpu == NULL || PyList_Append(list, cpu) < 0)
-        Py_CLEAR(list);
-#ifdef ND_HAS_GPU
-    if (list != NULL && append_gpus(list) < 0)
-        Py_CLEAR(list);
-#endif
-    Py_XDECREF(cpu);
-    return list;
-}
-
-PyDoc_STRVAR(philox_doc,
-"philox(key, counters, /)\n--\n\n"
-"Return the Philox4x32-10 blocks at counters (n, 4) for a key of 64 bits.");
-
-static PyObject *
-philox(PyObject *module, PyObject *args)
-{
-    PyObject *key_object, *counters_object, *result = NULL;
-    uint64_t key;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "OO:philox", &key_object, &counters_object) ||
-        !parse_seed(key_object, &key))
-        return NULL;
-    PyArrayObject *counters =
-        nd_py_input(counters_object, NPY_UINT32, 2, "counters");
-    if (counters == NULL)
-        return NULL;
-    if (PyArray_DIM(counters, 1) != 4) {
-        PyErr_SetString(PyExc_ValueError, "counters must be (n, 4)");
-        goto done;
-    }
-    result = PyArray_SimpleNew(2, PyArray_DIMS(counters), NPY_UINT32);
-    if (result == NULL)
-        goto done;
-    const struct nd_philox_counter *at = PyArray_DATA(counters);
-    uint32_t *words = PyArray_DATA((PyArrayObject *)result);
-    for (npy_intp i = 0; i < PyArray_DIM(counters, 0); i++)
-        nd_philox((struct nd_philox_key){(uint32_t)key, (uint32_t)(key >> 32)},
-                  &at[i], words + 4 * i);
-done:
-    Py_DECREF(counters);
-    return result;
-}
-
 PyMethodDef nd_py_engine_methods[] = {
-    {"devices", devices, METH_NOARGS, devices_doc},
-    {"philox", philox, METH_VARARGS, philox_doc},
+    {"devices", nd_py_devices, METH_NOARGS, nd_py_devices_doc},
+    {"philox", nd_py_philox, METH_VARARGS, nd_py_philox_doc},
+    {"run_op", nd_py_run_op, METH_VARARGS, nd_py_run_op_doc},
     {NULL, NULL, 0, NULL},
 };
 

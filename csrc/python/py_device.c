@@ -1,0 +1,107 @@
+#include "py_engine.h"
+
+#include "../engine/cpu.h"
+#include "../engine/gpu.h"
+
+#include <limits.h>
+#include <string.h>
+
+enum { GPUS_MOST = 16 };
+
+/* A real GPU, not Vulkan on the CPU; none is no error. */
+static bool
+has_gpu(void)
+{
+    struct nd_gpu_info info[GPUS_MOST];
+    size_t count = 0;
+    if (nd_gpu_devices(info, GPUS_MOST, &count, NULL) != ND_OK || count == 0)
+        return false;
+    return info[0].type == ND_GPU_DISCRETE ||
+           info[0].type == ND_GPU_INTEGRATED || info[0].type == ND_GPU_VIRTUAL;
+}
+
+static enum nd_status
+open_gpu(const char *device, struct nd_backend **backend, struct nd_error *err)
+{
+    char *end = NULL;
+    long index = 0;
+    if (device[6] == ':')
+        index = strtol(device + 7, &end, 10);
+    if ((end != NULL && (*end != '\0' || end == device + 7)) || index < 0 ||
+        index > INT_MAX)
+        return nd_fail(err, ND_ARGUMENT,
+                       "device \"%s\": vulkan:N has N from 0 up", device);
+    return nd_gpu_backend_create((int)index, backend, err);
+}
+
+enum nd_status
+nd_py_open_backend(const char *device, size_t threads,
+                   struct nd_backend **backend, struct nd_error *err)
+{
+    bool automatic = strcmp(device, "auto") == 0;
+    if (strncmp(device, "vulkan", 6) == 0 &&
+        (device[6] == '\0' || device[6] == ':'))
+        return open_gpu(device, backend, err);
+    if (automatic && has_gpu() &&
+        nd_gpu_backend_create(0, backend, NULL) == ND_OK)
+        return ND_OK;
+    if (automatic || strcmp(device, "cpu") == 0)
+        return nd_cpu_backend_create(threads, NULL, backend, err);
+    if (strncmp(device, "cpu:", 4) == 0)
+        return nd_cpu_backend_create(threads, device + 4, backend, err);
+    return nd_fail(err, ND_ARGUMENT,
+                   "device \"%s\": there are auto, cpu, vulkan and vulkan:N",
+                   device);
+}
+
+static PyObject *
+describe_cpu(void)
+{
+    struct nd_backend *backend = NULL;
+    struct nd_error err = {0};
+    if (nd_cpu_backend_create(0, NULL, &backend, &err) != ND_OK)
+        return PyErr_NoMemory();
+    PyObject *told = Py_BuildValue("{ssssss}", "name", "cpu", "type", "cpu",
+                                   "description", backend->device);
+    backend->functions->destroy(backend);
+    return told;
+}
+
+/* Adds vulkan:N for every device; none, or no loader, adds nothing. */
+static int
+append_gpus(PyObject *list)
+{
+    struct nd_gpu_info info[GPUS_MOST];
+    size_t count = 0;
+    if (nd_gpu_devices(info, GPUS_MOST, &count, NULL) != ND_OK)
+        return 0;
+    for (size_t i = 0; i < count && i < GPUS_MOST; i++) {
+        PyObject *told = Py_BuildValue(
+            "{sNssss}", "name", PyUnicode_FromFormat("vulkan:%zu", i), "type",
+            nd_gpu_type_name(info[i].type), "description", info[i].name);
+        if (told == NULL || PyList_Append(list, told) < 0) {
+            Py_XDECREF(told);
+            return -1;
+        }
+        Py_DECREF(told);
+    }
+    return 0;
+}
+
+const char nd_py_devices_doc[] =
+"devices()\n--\n\n"
+"List the devices that can sample: dicts of name, type, description.";
+
+PyObject *
+nd_py_devices(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyObject *list = PyList_New(0), *cpu = describe_cpu();
+    if (list == NULL || cpu == NULL || PyList_Append(list, cpu) < 0)
+        Py_CLEAR(list);
+    if (list != NULL && append_gpus(list) < 0)
+        Py_CLEAR(list);
+    Py_XDECREF(cpu);
+    return list;
+}

@@ -1,0 +1,370 @@
+"""Every op of the engine against NumPy and torch, on every device, odd sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netdiffusion import _core
+
+torch = pytest.importorskip("torch")
+import reference  # noqa: E402
+
+DEVICES = ("cpu:avx512", "cpu:avx2", "cpu:baseline", "vulkan:0")
+ROWS = (1, 7, 63, 65, 127)
+STEP = """noise_row input_scale prior guidance a b c noise_scale temperature
+draw_stream noise_stream seed_low seed_high"""
+FIELDS = {name: i for i, name in enumerate(STEP.split())}
+WHOLE = ("noise_row", "draw_stream", "noise_stream", "seed_low", "seed_high")
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """Return a device that this machine has."""
+    name = str(request.param)
+    try:
+        x = np.zeros((1, 3), np.float32)
+        run(name, "input", x=x, estimate=x, rows=1, out=np.zeros((1, 6), np.float32))
+    except _core.DeviceError as error:
+        pytest.skip(str(error))
+    return name
+
+
+def run(device: str, op: str, **arguments: Any) -> dict[str, np.ndarray]:
+    """Run an op; arguments that are fields of the step go there."""
+    step = np.zeros(16, np.uint32)
+    for name in [n for n in FIELDS if n in arguments]:
+        value = arguments.pop(name)
+        whole = np.uint32(value) if name in WHOLE else np.float32(value).view(np.uint32)
+        step[FIELDS[name]] = whole
+    return _core.run_op(device, op, arguments, step)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Float32 normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def zeros(*shape: int) -> np.ndarray:
+    """Float32 zeros."""
+    return np.zeros(shape, np.float32)
+
+
+def tokens_of(lengths: tuple[int, ...]) -> np.ndarray:
+    """Rows of flow, packet, first token, packets."""
+    first = np.cumsum((0, *lengths))
+    rows = [(f, i, first[f], n) for f, n in enumerate(lengths) for i in range(n)]
+    return np.array(rows, np.uint32)
+
+
+def ragged(
+    lengths: tuple[int, ...], first_id: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths and ids of a batch; ids of more than 32 bits."""
+    ids = np.arange(len(lengths), dtype=np.uint64) * np.uint64(2**33 + 1)
+    return np.array(lengths, np.int32), ids + np.uint64(first_id)
+
+
+def assert_close(got: np.ndarray, wanted: np.ndarray, scale: float = 1.0) -> None:
+    """Fp32 sums in another order: 2e-5 of the size of the values."""
+    np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(("out", "inside"), [(33, 7), (64, 65), (129, 222), (3, 1)])
+def test_linear(device: str, rows: int, out: int, inside: int) -> None:
+    """Plain, SiLU, GELU and residual epilogues."""
+    x, matrix, bias = normal(rows, inside), normal(out, inside, seed=1), normal(out)
+    residual = normal(rows, out, seed=2)
+    y = x.astype(np.float64) @ matrix.T.astype(np.float64) + bias
+    t = torch.from_numpy(y)
+    wanted = [
+        y,
+        torch.nn.functional.silu(t).numpy(),
+        torch.nn.functional.gelu(t, approximate="tanh").numpy(),
+        residual + y,
+    ]
+    given = dict(weight=(matrix, bias), residual=residual, rows=rows)
+    for epilogue, value in enumerate(wanted):
+        got = run(
+            device,
+            "linear",
+            epilogue=epilogue,
+            out=zeros(rows, out),
+            **{"in": x},
+            **given,
+        )
+        assert_close(got["out"], value, scale=inside**0.5 + 1)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (7, 1, 63), (127, 65)])
+def test_gated_linear(device: str, lengths: tuple[int, ...]) -> None:
+    """Each flow has its own gate."""
+    rows, width = sum(lengths), 64
+    x, matrix, bias = normal(rows, 96), normal(width, 96, seed=1), normal(width)
+    modulation, constant = normal(len(lengths), 200, seed=3), normal(1, 192, seed=4)
+    residual, tokens = normal(rows, width, seed=2), tokens_of(lengths)
+    gates = (modulation[:, 64:128] + constant[:, 64:128])[tokens[:, 0]]
+    got = run(
+        device,
+        "linear",
+        **{"in": x},
+        weight=(matrix, bias),
+        epilogue=4,
+        residual=residual,
+        modulation=modulation,
+        constant=constant,
+        tokens=tokens,
+        gate=64,
+        rows=rows,
+        out=zeros(rows, width),
+    )
+    assert_close(got["out"], residual + gates * (x @ matrix.T + bias), scale=30.0)
+
+
+@pytest.mark.parametrize("with_constant", [True, False])
+@pytest.mark.parametrize("lengths", [(1,), (7, 63, 1), (65, 127)])
+def test_norm(device: str, lengths: tuple[int, ...], with_constant: bool) -> None:
+    """Layer norm with shift and scale of the flow."""
+    rows, width, tokens = sum(lengths), 96, tokens_of(lengths)
+    x = 3 * normal(rows, width) + 1
+    modulation, constant = normal(len(lengths), 192, seed=1), normal(1, 192, seed=2)
+    m = (modulation + (constant if with_constant else 0))[tokens[:, 0]]
+    given = {"constant": constant} if with_constant else {}
+    got = run(
+        device,
+        "norm",
+        **{"in": x},
+        modulation=modulation,
+        tokens=tokens,
+        shift=0,
+        scale=width,
+        rows=rows,
+        out=zeros(rows, width),
+        **given,
+    )
+    t = torch.from_numpy(x)
+    y = torch.nn.functional.layer_norm(t, (width,), eps=1e-6).numpy()
+    assert_close(got["out"], y * (1 + m[:, width:]) + m[:, :width], scale=5.0)
+
+
+@pytest.mark.parametrize(("heads", "d"), [(1, 8), (2, 32), (4, 64), (1, 96)])
+@pytest.mark.parametrize("lengths", [(1,), (7, 63, 1, 65), (127,), (200, 3)])
+def test_attention(device: str, lengths: tuple[int, ...], heads: int, d: int) -> None:
+    """Rotary attention inside each flow."""
+    rows, width, longest = sum(lengths), heads * d, max(lengths)
+    if width % 32:
+        width, heads = 32, 4
+    qkv = normal(rows, 3 * width)
+    angle = np.arange(longest)[:, None] * 10000.0 ** (-2 * np.arange(d // 2) / d)
+    rotary = np.concatenate([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+    got = run(
+        device,
+        "attention",
+        qkv=qkv.copy(),
+        rotary=rotary,
+        ragged=ragged(lengths),
+        heads=heads,
+        out=zeros(rows, width),
+    )
+    wanted, start = [], 0
+    for n in lengths:
+        t = torch.from_numpy(qkv[start : start + n]).view(n, 3, heads, d)
+        q, k, v = reference.rotate(t[:, 0]), reference.rotate(t[:, 1]), t[:, 2]
+        p = (torch.einsum("ihd,jhd->hij", q, k) / d**0.5).softmax(-1)
+        wanted.append(torch.einsum("hij,jhd->ihd", p, v).reshape(n, width).numpy())
+        start += n
+    assert_close(got["out"], np.concatenate(wanted), scale=3.0)
+
+
+def test_condition(device: str) -> None:
+    """silu(given + a row of the noise levels)."""
+    given, noise = normal(5, 64), normal(3, 64, seed=1)
+    got = run(
+        device,
+        "condition",
+        given=given,
+        noise=noise,
+        rows=5,
+        out=zeros(5, 64),
+        noise_row=2,
+    )
+    y = given + noise[2]
+    assert_close(got["out"], y / (1 + np.exp(-y)))
+
+
+@pytest.mark.parametrize("columns", [1, 37, 64])
+@pytest.mark.parametrize("rows", ROWS)
+def test_input(device: str, rows: int, columns: int) -> None:
+    """Scaled pixels, then the estimate."""
+    x, estimate = normal(rows, 3 * columns), normal(rows, 3 * columns, seed=1)
+    out = zeros(rows, 6 * columns)
+    got = run(
+        device, "input", x=x, estimate=estimate, rows=rows, out=out, input_scale=0.25
+    )
+    np.testing.assert_array_equal(got["out"], np.concatenate([x * 0.25, estimate], 1))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("columns", [1, 31, 33, 65])
+@pytest.mark.parametrize("rows", [1, 63, 100])
+def test_estimate(device: str, rows: int, columns: int, guided: bool) -> None:
+    """Guidance, prior, softmax and the solver's update."""
+    shape = (rows, 3 * columns)
+    logits, none, x, old = (3 * normal(*shape, seed=i) for i in range(4))
+    given = {"none": none} if guided else {}
+    got = run(
+        device,
+        "estimate",
+        logits=logits,
+        x=x,
+        estimate=old,
+        rows=rows,
+        guidance=1.5,
+        prior=2.0,
+        a=0.9,
+        b=0.3,
+        c=-0.1,
+        **given,
+    )
+    total = (none + 1.5 * (logits - none) if guided else logits) + 2 * x
+    p = torch.from_numpy(total).view(rows, columns, 3).softmax(-1).numpy()
+    e = 2 * p.reshape(shape) - 1
+    assert_close(got["logits"], total, scale=10.0)
+    assert_close(got["estimate"], e, scale=4.0)
+    assert_close(got["x"], 0.9 * x + 0.3 * e - 0.1 * old, scale=4.0)
+
+
+SEED = dict(seed_low=7, seed_high=9)
+
+
+def per_flow(lengths: tuple[int, ...], first_id: int, make: Any) -> np.ndarray:
+    """Concatenate make(id, packets) of every flow."""
+    _, ids = ragged(lengths, first_id)
+    return np.concatenate([make(int(i), n) for i, n in zip(ids, lengths, strict=True)])
+
+
+@pytest.mark.parametrize("columns", [1, 5, 64])
+def test_noise(device: str, columns: int) -> None:
+    """Start noise of each flow, by its own id."""
+    lengths, count = (1, 7, 65), 3 * columns
+    x = normal(sum(lengths), count)
+    got = run(
+        device,
+        "noise",
+        x=x,
+        estimate=x,
+        ragged=ragged(lengths, 5),
+        noise_scale=40.0,
+        noise_stream=3,
+        **SEED,
+    )
+    wanted = per_flow(
+        lengths,
+        5,
+        lambda i, n: reference.normal(7 + (9 << 32), i, 3, n * count).reshape(n, count),
+    )
+    np.testing.assert_allclose(got["x"], 40 * wanted, rtol=2e-4, atol=1e-3)
+    assert not got["estimate"].any()
+
+
+def colours(logits: np.ndarray, lengths: tuple[int, ...], stream: int) -> np.ndarray:
+    """Draw cells as the engine does."""
+    columns = logits.shape[1] // 3
+    u = per_flow(
+        lengths,
+        1,
+        lambda i, n: reference.uniform(7 + (9 << 32), i, stream, n * columns).reshape(
+            n, columns
+        ),
+    )
+    t = torch.from_numpy(logits).double().view(len(logits), columns, 3)
+    return reference.draw(t.softmax(-1).numpy(), u)
+
+
+def test_renoise(device: str) -> None:
+    """Cells drawn, as pixels, plus noise."""
+    lengths, columns = (3, 64), 21
+    logits = normal(sum(lengths), 3 * columns)
+    given = dict(logits=logits, x=np.zeros_like(logits), ragged=ragged(lengths, 1))
+    got = run(device, "renoise", **given, draw_stream=1, noise_stream=2, **SEED)
+    wanted = 2 * np.eye(3)[colours(logits, lengths, 1)] - 1
+    np.testing.assert_array_equal(got["x"], wanted.reshape(logits.shape))
+    noisy = run(
+        device,
+        "renoise",
+        **given,
+        noise_scale=0.5,
+        draw_stream=1,
+        noise_stream=2,
+        **SEED,
+    )
+    noise = per_flow(
+        lengths,
+        1,
+        lambda i, n: reference.normal(7 + (9 << 32), i, 2, n * 3 * columns).reshape(
+            n, -1
+        ),
+    )
+    np.testing.assert_allclose(noisy["x"] - got["x"], noise / 2, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_draw(device: str, temperature: float) -> None:
+    """Arg-max, or a draw at a temperature; red 1, green 0, blue -1."""
+    lengths, columns = (1, 63, 40), 33
+    logits = normal(sum(lengths), 3 * columns)
+    got = run(
+        device,
+        "draw",
+        logits=logits,
+        ragged=ragged(lengths, 1),
+        cells=np.zeros((sum(lengths), columns), np.int8),
+        temperature=temperature,
+        draw_stream=0x80000000,
+        **SEED,
+    )
+    if temperature == 0:
+        wanted = 1 - logits.reshape(-1, columns, 3).argmax(-1)
+        np.testing.assert_array_equal(got["cells"], wanted)
+        return
+    wanted = 1 - colours(logits / np.float32(temperature), lengths, 0x80000000)
+    assert (got["cells"] != wanted).mean() < 1e-3  # u beside a step of the CDF
+
+
+def test_draws_follow_their_probabilities(device: str) -> None:
+    """Frequencies of 40,000 draws within 5 standard deviations."""
+    p = np.array([0.7, 0.2, 0.1])
+    logits = np.tile(np.log(p), (400, 100)).astype(np.float32)
+    cells = run(
+        device,
+        "draw",
+        logits=logits,
+        ragged=ragged((400,)),
+        cells=np.zeros((400, 100), np.int8),
+        temperature=1.0,
+    )["cells"]
+    for colour, probability in enumerate(p):
+        share = (cells == 1 - colour).mean()
+        assert abs(share - probability) < 5 * (probability / cells.size) ** 0.5
+
+
+def test_shapes_are_checked() -> None:
+    """An op tells which tensor does not fit."""
+    x = normal(4, 8)
+    weight = (normal(16, 8), normal(16))
+    good = dict(weight=weight, rows=4, out=zeros(4, 16), **{"in": x})
+    for change, text in [
+        ({"out": zeros(4, 15)}, "out has 15 columns"),
+        ({"rows": 5}, "in has 4 rows"),
+        ({"in": x.astype(np.int8)}, "in has the wrong type"),
+        ({"epilogue": 3}, "residual is missing"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            run("cpu", "linear", **{**good, **change})
+    with pytest.raises(ValueError, match="no such op"):
+        run("cpu", "nothing")
+    with pytest.raises(ValueError, match="weight is missing"):
+        run("cpu", "linear", rows=1)

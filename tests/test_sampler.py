@@ -1,0 +1,316 @@
+"""The sampler against the same loop in NumPy and torch; batches; being stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netdiffusion import _core
+
+torch = pytest.importorskip("torch")
+import reference  # noqa: E402
+
+SIZE = dict(columns=9, width=64, blocks=2, heads=2, mlp=96, classes=3)
+SIGMAS = np.geomspace(40, 0.05, 7).astype(np.float32)
+SEED = (11 << 32) + 5
+
+
+@pytest.fixture(scope="module")
+def weights() -> reference.Weights:
+    """Random weights."""
+    return reference.random_weights(SIZE, seed=3)
+
+
+@pytest.fixture(scope="module")
+def path(weights: reference.Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the weights."""
+    return reference.save_weights(weights, tmp_path_factory.mktemp("m") / "model")
+
+
+@pytest.fixture(scope="module")
+def model(path: Path) -> _core.Model:
+    """Open the engine on the CPU."""
+    return _core.Model(path, device="cpu", **SIZE)
+
+
+@pytest.fixture(scope="module", params=["cpu", "vulkan:0"])
+def any_model(request: pytest.FixtureRequest, path: Path) -> _core.Model:
+    """Open the engine on each device of this machine."""
+    try:
+        return _core.Model(path, device=request.param, **SIZE)
+    except _core.DeviceError as error:
+        pytest.skip(str(error))
+
+
+def flows(n: int) -> dict[str, Any]:
+    """Classes, lengths and ids of n flows; the last class is none."""
+    rng = np.random.default_rng(0)
+    return {
+        "classes": rng.integers(0, SIZE["classes"] + 1, n, np.int32),
+        "lengths": rng.integers(1, 40, n, np.int32),
+        "flow_ids": rng.integers(0, 2**63, n, np.uint64),
+        "seed": SEED,
+        "sigmas": SIGMAS,
+    }
+
+
+class Sampler:
+    """One flow, step by step, as the contract's formulas stand."""
+
+    def __init__(
+        self, network: reference.Reference, label: int, guidance: float
+    ) -> None:
+        self.network, self.label, self.guidance = network, label, guidance
+        self.estimate = torch.zeros(0)
+
+    def logits(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Evaluate at a level, with guidance, and keep the estimate."""
+        none = SIZE["classes"]
+        given = self.network.flow(x, self.estimate, sigma, self.label)["logits"]
+        if self.guidance != 1:
+            free = self.network.flow(x, self.estimate, sigma, none)["logits"]
+            given = free + self.guidance * (given - free)
+        self.estimate = 2 * given.softmax(-1) - 1
+        return given
+
+    def solve(self, noise: torch.Tensor, sigmas: np.ndarray) -> torch.Tensor:
+        """DPM-Solver++(2M); returns the logits of the last level."""
+        s = [float(v) for v in sigmas]
+        t = [-np.log(v) for v in s]
+        x, before = s[0] * noise, None
+        self.estimate = torch.zeros_like(x)
+        for i in range(len(s)):
+            logits = self.logits(x, s[i])
+            if i + 1 == len(s):
+                break
+            h, e = t[i + 1] - t[i], self.estimate
+            d = e
+            if before is not None:
+                r = (t[i] - t[i - 1]) / h
+                d = (1 + 1 / (2 * r)) * e - 1 / (2 * r) * before
+            x = s[i + 1] / s[i] * x - float(np.expm1(-h)) * d
+            before = e
+        return logits
+
+
+def expected(weights: reference.Weights, given: dict[str, Any], **options: Any) -> Any:
+    """Cells of all flows, and how far each was from being drawn otherwise."""
+    network = reference.Reference(weights, SIZE)
+    columns, cells = SIZE["columns"], []
+    for label, packets, flow in zip(
+        given["classes"], given["lengths"], given["flow_ids"], strict=True
+    ):
+        shape = (int(packets), columns, 3)
+        count = int(np.prod(shape))
+        sampler = Sampler(network, int(label), options.get("guidance", 1.0))
+        start = reference.normal(SEED, int(flow), 0, count).reshape(shape)
+        logits = sampler.solve(torch.from_numpy(start), given["sigmas"])
+        for r in range(options.get("renoise_rounds", 0)):
+            sigma = options["renoise_sigma"]
+            u = reference.uniform(SEED, int(flow), 2 * r + 1, count // 3)
+            drawn = reference.draw(logits.softmax(-1).numpy(), u.reshape(shape[:2]))
+            noise = reference.normal(SEED, int(flow), 2 * r + 2, count).reshape(shape)
+            x = 2 * np.eye(3, dtype=np.float32)[drawn] - 1 + np.float32(sigma) * noise
+            logits = sampler.logits(torch.from_numpy(x), sigma)
+        temperature = options.get("temperature", 1.0)
+        if temperature == 0:
+            colours = logits.numpy().argmax(-1)
+        else:
+            u = reference.uniform(SEED, int(flow), 0x80000000, count // 3)
+            p = (logits / temperature).softmax(-1).numpy()
+            colours = reference.draw(p, u.reshape(shape[:2]))
+        cells.append(1 - colours)
+    return np.concatenate(cells)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 0.4},
+        {"guidance": 2.0},
+        {"renoise_rounds": 2, "renoise_sigma": 0.6},
+        {
+            "renoise_rounds": 1,
+            "renoise_sigma": 0.6,
+            "guidance": 0.5,
+            "temperature": 0.0,
+        },
+    ],
+)
+def test_is_the_loop_in_torch(
+    any_model: _core.Model, weights: reference.Weights, options: dict[str, Any]
+) -> None:
+    """Same cells; fp32 sums in another order may turn a draw beside a step."""
+    given = flows(12)
+    got = any_model.sample(**given, **options)
+    wanted = expected(weights, given, **options)
+    assert got.dtype == np.int8 and got.shape == wanted.shape
+    assert (got != wanted).mean() < 2e-3
+
+
+def test_one_step(model: _core.Model, weights: reference.Weights) -> None:
+    """A single level: no update at all."""
+    given = flows(4) | {"sigmas": np.array([3.0], np.float32)}
+    wanted = expected(weights, given, temperature=0.0)
+    assert (model.sample(**given, temperature=0.0) != wanted).mean() < 2e-3
+
+
+@pytest.mark.parametrize("n", [1, 7, 64])
+def test_batches_change_nothing(any_model: _core.Model, n: int) -> None:
+    """The same flows alone, in batches, and in any order."""
+    given = flows(64)
+    offsets = np.concatenate([[0], np.cumsum(given["lengths"])])
+    together = any_model.sample(**given)
+    for first in range(0, 64, n):
+        part = {
+            k: v[first : first + n] if k in ("classes", "lengths", "flow_ids") else v
+            for k, v in given.items()
+        }
+        last = min(first + n, 64)
+        np.testing.assert_array_equal(
+            any_model.sample(**part), together[offsets[first] : offsets[last]]
+        )
+        if n == 1 and first == 8:
+            break
+
+
+@pytest.mark.parametrize("tokens", [1, 50, 333, 10**6])
+def test_token_budget_changes_nothing(model: _core.Model, tokens: int) -> None:
+    """Memory is bounded by the budget, cells are the same."""
+    given = flows(30)
+    np.testing.assert_array_equal(
+        model.sample(**given, batch_tokens=tokens), model.sample(**given)
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_nothing(path: Path, model: _core.Model, threads: int) -> None:
+    """Bit for bit the same cells."""
+    other = _core.Model(path, device="cpu", threads=threads, **SIZE)
+    np.testing.assert_array_equal(other.sample(**flows(9)), model.sample(**flows(9)))
+
+
+def test_seeds_and_ids_matter(model: _core.Model) -> None:
+    """Another seed, or another id, is another flow."""
+    given = flows(8)
+    one = model.sample(**given)
+    for change in ({"seed": 6}, {"flow_ids": given["flow_ids"] + np.uint64(2**40)}):
+        assert (model.sample(**{**given, **change}) != one).mean() > 0.05
+
+
+def test_no_flows(model: _core.Model) -> None:
+    """Nothing asked, nothing drawn."""
+    assert model.sample(**flows(0)).shape == (0, SIZE["columns"])
+
+
+def test_progress_tells_every_step(model: _core.Model) -> None:
+    """Flows done never fall; each batch goes through all its steps."""
+    told: list[tuple[int, int, int]] = []
+    model.sample(
+        **flows(10),
+        batch_tokens=50,
+        renoise_rounds=1,
+        progress=lambda *a: told.append(a),
+    )
+    assert {t[2] for t in told} == {8}
+    assert [t[1] for t in told] == list(range(8)) * (len(told) // 8)
+    assert told == sorted(told) and told[0][0] == 0 and len(told) > 8
+
+
+def test_progress_may_stop_it(model: _core.Model) -> None:
+    """An exception of the callable comes out; the model goes on working."""
+
+    def stop(flows_done: int, steps_done: int, steps: int) -> None:
+        if steps_done == 3:
+            raise RuntimeError("enough")
+
+    given = flows(3)
+    before = model.sample(**given)
+    with pytest.raises(RuntimeError, match="enough"):
+        model.sample(**given, progress=stop)
+    np.testing.assert_array_equal(model.sample(**given), before)
+
+
+def test_control_c(model: _core.Model) -> None:
+    """SIGINT is seen between two steps."""
+
+    def interrupt(flows_done: int, steps_done: int, steps: int) -> None:
+        if steps_done == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        model.sample(**flows(3), progress=interrupt)
+
+
+def test_two_threads_share_a_model(model: _core.Model) -> None:
+    """Calls from several Python threads wait for each other."""
+    wanted, got = model.sample(**flows(20)), []
+    workers = [
+        threading.Thread(target=lambda: got.append(model.sample(**flows(20))))
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(got) == 4
+    for cells in got:
+        np.testing.assert_array_equal(cells, wanted)
+
+
+_inherited: list[_core.Model] = []
+
+
+def _sample_inherited() -> np.ndarray:
+    return _inherited[0].sample(**flows(20))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_model_survives_a_fork(model: _core.Model) -> None:
+    """A child's pool has none of its parent's threads and starts its own."""
+    _inherited[:] = [model]
+    wanted = model.sample(**flows(20))
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        got = pool.apply_async(_sample_inherited).get(60)
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(model.sample(**flows(20)), wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigmas": np.array([], np.float32)},
+        {"sigmas": np.array([1, 2], np.float32)},
+        {"sigmas": np.array([1, 0], np.float32)},
+        {"sigmas": np.array([np.nan], np.float32)},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"renoise_rounds": -1},
+        {"renoise_rounds": 1, "renoise_sigma": 0.0},
+        {"guidance": float("inf")},
+        {"classes": np.full(3, SIZE["classes"] + 1, np.int32)},
+        {"classes": np.full(3, -1, np.int32)},
+        {"lengths": np.zeros(3, np.int32)},
+        {"lengths": np.full(3, 2**16 + 1, np.int32)},
+        {"flow_ids": np.zeros(2, np.uint64)},
+    ],
+)
+def test_bad_requests(model: _core.Model, change: dict[str, Any]) -> None:
+    """A request out of range is a ValueError."""
+    with pytest.raises(ValueError):
+        model.sample(**{**flows(3), **change})
+
+
+def test_wrong_dtypes(model: _core.Model) -> None:
+    """Arrays are never cast."""
+    with pytest.raises(TypeError, match="lengths"):
+        model.sample(**{**flows(2), "lengths": np.ones(2, np.int64)})
