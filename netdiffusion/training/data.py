@@ -1,0 +1,187 @@
+"""Flow sets to what the network is trained on: columns, classes, batches."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from netdiffusion._core import Error
+from netdiffusion.flows import FlowSet
+from netdiffusion.training.config import TrainingConfig
+
+__all__ = ["Batch", "Columns", "TrainingSet"]
+
+LENGTH_GROWTH = 1.15
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which cells of a canonical row the network draws.
+
+    Cells that never vary in the training set are constants; cells that always
+    have the same value as another one share its column.
+
+    Attributes
+    ----------
+    column_of_cell : ndarray of int32, shape (B,)
+        The column that draws each cell, -1 for a constant.
+    constant : ndarray of int8, shape (B,)
+        Value of each constant cell, 0 for the others.
+    first_cell : ndarray of int64, shape (C,)
+        The first cell of each column.
+    """
+
+    column_of_cell: npt.NDArray[np.int32]
+    constant: npt.NDArray[np.int8]
+    first_cell: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: npt.NDArray[np.int8]) -> Columns:
+        """Find the columns of canonical rows, shape (P, B)."""
+        varies = (rows != rows[:1]).any(axis=0)
+        if not varies.any():
+            raise Error("training: all packets are the same; there is nothing to learn.")
+        column_of_cell = np.full(rows.shape[1], -1, np.int32)
+        first: dict[bytes, int] = {}
+        cells = np.asfortranarray(rows)
+        for cell in np.flatnonzero(varies):
+            key = cells[:, cell].tobytes()
+            column_of_cell[cell] = first.setdefault(key, len(first))
+        constant = np.where(varies, 0, rows[0]).astype(np.int8)
+        where = [int(np.argmax(column_of_cell == c)) for c in range(len(first))]
+        return cls(column_of_cell, constant, np.asarray(where))
+
+    def __len__(self) -> int:
+        return len(self.first_cell)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Flows of like length, padded to the longest; F flows, P packets.
+
+    Attributes
+    ----------
+    cells : ndarray of uint8, shape (F, P, C)
+        Colour of each cell: 0 for value 1, 1 for value 0, 2 for value -1.
+    lengths : ndarray of int64, shape (F,)
+        Packets of each flow.
+    classes : ndarray of int64, shape (F,)
+        Class of each flow, K where it is hidden.
+    """
+
+    cells: npt.NDArray[np.uint8]
+    lengths: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+
+
+class TrainingSet:
+    """Canonical flows as colours, and how batches are drawn of them.
+
+    Parameters
+    ----------
+    flows : FlowSet
+        Labelled flows of layout ``netdiffusion-1088`` or one that can be
+        converted to it.
+    config : TrainingConfig
+        Settings.
+
+    Raises
+    ------
+    Error
+        No flow of ``min_packets`` or more, or flows without a class.
+    """
+
+    def __init__(self, flows: FlowSet, config: TrainingConfig) -> None:
+        flows = flows.select(flows.n_packets >= max(1, config.min_packets))
+        if len(flows) == 0:
+            raise Error(
+                f"training: no flow has {config.min_packets} packets or more."
+            )
+        self.config = config
+        kept = np.minimum(flows.n_packets, config.max_packets)
+        inside = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
+        packets = np.repeat(flows.offsets[:-1], kept) + inside
+        rows = flows.canonical()[packets]
+        self.columns = Columns.of(rows)
+        self.lengths = kept.astype(np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        colours = np.array([1, 0, 2], np.uint8)  # of cell values 0, 1 and -1
+        self.cells = colours[rows[:, self.columns.first_cell]]
+        self.names, self.labels = np.unique(flows.labels, return_inverse=True)
+        self.labels = self.labels.astype(np.int64)
+        self._prepare_draws()
+
+    def _prepare_draws(self) -> None:
+        """Divide the flows by length and give each its share of the draws."""
+        counts = np.bincount(self.labels)
+        weight = counts[self.labels] ** (self.config.balance - 1)
+        weight = weight * self.lengths ** -self.config.length_balance
+        order = np.argsort(self.lengths, kind="stable")
+        sizes = self.lengths[order]
+        edges, at = [0], 0
+        while at < len(order):
+            limit = int(sizes[at] * LENGTH_GROWTH)
+            at = int(np.searchsorted(sizes, limit, "right"))
+            edges.append(at)
+        groups = [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self._groups = groups
+        self._draws = [np.cumsum(weight[g]) / weight[g].sum() for g in groups]
+        work = np.array([(weight[g] * self.lengths[g]).sum() for g in groups])
+        self._group_draws = np.cumsum(work) / work.sum()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Count how often each column has each colour, shape (C, 3)."""
+        return np.stack([(self.cells == c).sum(axis=0) for c in range(3)], axis=1)
+
+    def column_weights(self) -> npt.NDArray[np.float32]:
+        """Return each column's weight in the loss, mean 1, shape (C,)."""
+        share = self.counts() / len(self.cells)
+        entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(axis=1)
+        weight = (entropy + 0.05) ** -self.config.column_power
+        return np.asarray(weight / weight.mean(), np.float32)
+
+    def classes(self) -> list[dict[str, Any]]:
+        """Return name, flows and length histogram of every class."""
+        out = []
+        for number, name in enumerate(self.names.tolist()):
+            mine = self.lengths[self.labels == number]
+            lengths, counts = np.unique(mine, return_counts=True)
+            histogram = dict(zip(map(str, lengths), counts.tolist(), strict=True))
+            out.append({"name": name, "flows": len(mine), "lengths": histogram})
+        return out
+
+    def fingerprint(self) -> int:
+        """Return a checksum of cells, lengths and labels."""
+        mark = zlib.crc32(self.cells.tobytes())
+        mark = zlib.crc32(self.lengths.tobytes(), mark)
+        return zlib.crc32(self.labels.tobytes(), mark)
+
+    def batch(self, seed: Sequence[int]) -> Batch:
+        """Draw a batch of ``config.tokens`` packets; the same for the same seed."""
+        rng = np.random.default_rng(seed)
+        group = int(np.searchsorted(self._group_draws, rng.random(), "right"))
+        group = min(group, len(self._groups) - 1)
+        members, draws = self._groups[group], self._draws[group]
+        count = max(1, int(self.config.tokens / self.lengths[members].mean()))
+        spread = (np.arange(count) + rng.random()) / count
+        picked = members[np.minimum(np.searchsorted(draws, spread), len(members) - 1)]
+        hidden = rng.random(count) < self.config.no_class
+        classes = np.where(hidden, len(self.names), self.labels[picked])
+        return self.padded(picked, classes)
+
+    def padded(
+        self, flows: npt.NDArray[np.int64], classes: npt.NDArray[np.int64]
+    ) -> Batch:
+        """Return flows as a batch; places after a flow's end repeat its last packet."""
+        lengths = self.lengths[flows]
+        place = np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
+        cells = self.cells[self.starts[flows][:, None] + place]
+        return Batch(cells, lengths, classes)

@@ -1,0 +1,341 @@
+"""The training loop: one process or several, resumable, repeatable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from netdiffusion._core import Error, FormatError
+from netdiffusion.training.config import TrainingConfig
+from netdiffusion.training.data import Batch, TrainingSet
+from netdiffusion.training.network import (
+    NetworkShape,
+    Places,
+    RowFormer,
+    cross_entropy,
+)
+
+__all__ = ["Trainer"]
+
+log = logging.getLogger("netdiffusion")
+
+LOG_EVERY = 20
+HISTORY = ("step", "seconds", "loss", "learning_rate")
+
+
+class Trainer:
+    """Trains a network on flows.
+
+    Everything random is drawn from (seed, step, process), so a run that is
+    resumed from a checkpoint is the run that was not interrupted.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        Flows.
+    config : TrainingConfig
+        Settings.
+    seed : int
+        Of the weights, the batches and the noise.
+
+    Notes
+    -----
+    Started by ``torchrun``, the processes draw different batches and sum their
+    gradients (gloo); process 0 alone writes.
+    """
+
+    def __init__(self, data: TrainingSet, config: TrainingConfig, seed: int) -> None:
+        self.rank, self.world = _join_processes()
+        self.data, self.config, self.seed = data, config, seed
+        torch.manual_seed(seed)
+        shape = NetworkShape(
+            columns=len(data.columns),
+            width=config.width,
+            blocks=config.blocks,
+            heads=config.heads,
+            mlp=config.mlp,
+            classes=len(data.names),
+        )
+        self.network = RowFormer(shape, config.dropout)
+        self.network.set_marginals(data.counts())
+        self.weights = torch.from_numpy(data.column_weights())
+        self._flatten()
+        self.optimizer = torch.optim.AdamW(
+            [self.flat], lr=0.0, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        self.average = self.flat.detach().clone()
+        self.step = 0
+        self.seconds = 0.0
+        self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
+        self._half = _use_bfloat16(config.precision)
+
+    def _flatten(self) -> None:
+        """Make all parameters, and their gradients, views of one vector."""
+        parameters = list(self.network.parameters())
+        flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+        gradient = torch.zeros_like(flat)
+        at = 0
+        for parameter in parameters:
+            size = parameter.numel()
+            parameter.data = flat[at : at + size].view_as(parameter)
+            parameter.grad = gradient[at : at + size].view_as(parameter)
+            at += size
+        self.flat = torch.nn.Parameter(flat)
+        self.flat.grad = self.gradient = gradient
+
+    def run(
+        self,
+        *,
+        minutes: float | None,
+        steps: int | None,
+        checkpoint: Path | None = None,
+        checkpoint_every: float = 180.0,
+        progress: bool | None = None,
+    ) -> None:
+        """Train until the budget is spent.
+
+        Parameters
+        ----------
+        minutes : float, optional
+            Time budget, checkpoints' earlier time counted in.
+        steps : int, optional
+            Step budget. The run ends with the first budget that is spent.
+        checkpoint : Path, optional
+            File that is written now and then and at the end.
+        checkpoint_every : float
+            Seconds between checkpoints.
+        progress : bool, optional
+            Show a progress bar; by default if stderr is a terminal.
+        """
+        if minutes is None and steps is None:
+            raise ValueError("fit: give minutes or steps, or both.")
+        bar = tqdm(
+            total=100,
+            unit="%",
+            disable=self.rank > 0 or (None if progress is None else not progress),
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+        )
+        started = time.monotonic() - self.seconds
+        written, losses = time.monotonic(), []
+        while (done := self._done(minutes, steps)) < 1:
+            rate = self._rate(done)
+            losses.append(self._train_step(rate))
+            self.seconds = time.monotonic() - started
+            if self.step % LOG_EVERY == 0:
+                self._note(losses, rate)
+                bar.set_postfix(loss=f"{self.history['loss'][-1]:.3f}", refresh=False)
+                bar.update(int(100 * done) - bar.n)
+            if checkpoint and time.monotonic() - written > checkpoint_every:
+                self.save(checkpoint)
+                written = time.monotonic()
+        if losses:
+            self._note(losses, 0.0)
+        if checkpoint:
+            self.save(checkpoint)
+        bar.close()
+
+    def _done(self, minutes: float | None, steps: int | None) -> float:
+        """Return the share of the budget that is spent, the same on all processes."""
+        shares = [0.0]
+        if steps is not None:
+            shares.append(self.step / steps if steps else 1.0)
+        if minutes is not None:
+            shares.append(self.seconds / (60 * minutes) if minutes else 1.0)
+        share = torch.tensor([max(shares)], dtype=torch.float64)
+        if self.world > 1:
+            dist.broadcast(share, 0)
+        return float(share)
+
+    def _rate(self, done: float) -> float:
+        """Return the learning rate: linear warm-up, then a cosine down to 0."""
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warm_up))
+        return self.config.learning_rate * warm * (1 + math.cos(math.pi * done)) / 2
+
+    def _note(self, losses: list[float], rate: float) -> None:
+        """Add a line to the history and start a new mean."""
+        line = (self.step, self.seconds, float(np.mean(losses)), rate)
+        for name, value in zip(HISTORY, line, strict=True):
+            self.history[name].append(value)
+        losses.clear()
+        log.debug("step %d, %.0f s: loss %.4f, rate %.2e", *line)
+
+    def _train_step(self, rate: float) -> float:
+        """Do one step of AdamW on one batch a process; return the loss."""
+        batch = self.data.batch([self.seed, self.step, self.rank])
+        dice = torch.Generator().manual_seed(
+            _mix(self.seed, self.step, self.rank)
+        )
+        torch.manual_seed(_mix(self.seed, self.step, self.rank + (1 << 20)))
+        shared = np.random.default_rng([self.seed, self.step])
+        again = shared.random() < self.config.self_condition
+        self.network.train()
+        self.gradient.zero_()
+        loss = self._loss(batch, dice, again)
+        loss.backward()
+        if self.world > 1:
+            dist.all_reduce(self.gradient)
+            self.gradient /= self.world
+        norm = float(self.gradient.norm())
+        if norm > 1:
+            self.gradient /= norm
+        self.optimizer.param_groups[0]["lr"] = rate
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.step += 1
+        self._follow()
+        return float(loss.detach())
+
+    def _follow(self) -> None:
+        """Move the average: beta = (1 - 1/t) ** (gamma + 1), EDM2 equation 14."""
+        beta = (1 - 1 / self.step) ** (_gamma(self.config.ema) + 1)
+        self.average.lerp_(self.flat.detach(), 1 - beta)
+
+    def _loss(self, batch: Batch, dice: torch.Generator, again: bool) -> Tensor:
+        """Return the mean weighted cross-entropy of a cell, in nats."""
+        cells = torch.from_numpy(batch.cells)
+        target = torch.stack([cells == colour for colour in range(3)], 2).float()
+        sigma = self.draw_sigma(len(batch.lengths), dice)
+        noise = torch.randn(target.shape, generator=dice)
+        x = (2 * target - 1).addcmul_(noise, sigma[:, None, None, None])
+        places = Places.of(batch.lengths)
+        classes = torch.from_numpy(batch.classes)
+        estimate = None
+        with self._mixed():
+            if again:
+                with torch.no_grad():
+                    guess = self.network(x, None, places, classes, sigma)
+                    estimate = guess.softmax(2).mul_(2).sub_(1)
+            logits = self.network(x, estimate, places, classes, sigma)
+        inside = (places.last >= 0).float()[:, :, None]
+        weight = self.weights * inside / (inside.sum() * len(self.weights))
+        return cross_entropy(logits, target, weight)
+
+    def draw_sigma(self, count: int, dice: torch.Generator) -> Tensor:
+        """Return noise levels, stratified: log-normal, and log-uniform above."""
+        config = self.config
+        order = torch.randperm(count, generator=dice)
+        u = (order + torch.rand(count, generator=dice, dtype=torch.float64)) / count
+        high = u < config.high_noise
+        low, top = (math.log(s) for s in config.high_noise_range)
+        uniform = low + (top - low) * u / max(config.high_noise, 1e-9)
+        v = (u - config.high_noise) / (1 - min(config.high_noise, 1 - 1e-9))
+        normal = torch.special.ndtri(v.clamp(1e-6, 1 - 1e-6))
+        normal = config.noise_mean + config.noise_spread * normal
+        return torch.where(high, uniform, normal).exp().float()
+
+    def _mixed(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._half)
+
+    def average_state(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the averaged weights by tensor name."""
+        out, at = {}, 0
+        for name, parameter in self.network.named_parameters():
+            size = parameter.numel()
+            part = self.average[at : at + size].view_as(parameter)
+            out[name] = part.numpy().copy()
+            at += size
+        return out
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a checkpoint must have in common with a run."""
+        return {
+            "config": json.loads(json.dumps(self.config.to_dict())),
+            "seed": self.seed,
+            "processes": self.world,
+            "data": self.data.fingerprint(),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint: weights, average, optimizer and where the run is."""
+        if self.rank > 0:
+            return
+        kept = self.optimizer.state[self.flat]
+        tensors = {"weights": self.flat.detach(), "average": self.average}
+        if kept:
+            tensors["adam.first"] = kept["exp_avg"]
+            tensors["adam.second"] = kept["exp_avg_sq"]
+        state = {"step": self.step, "seconds": self.seconds, "history": self.history}
+        metadata = {"run": json.dumps(self._identity()), "state": json.dumps(state)}
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file(tensors, scratch, metadata)
+        os.replace(scratch, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises
+        ------
+        FormatError
+            Not a checkpoint.
+        Error
+            The checkpoint of another run: other flows, settings or seed.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            identity, state = json.loads(metadata["run"]), json.loads(metadata["state"])
+        except Exception as error:
+            raise FormatError(f"{path}: not a training checkpoint: {error}") from None
+        for name, value in self._identity().items():
+            if identity[name] != value:
+                raise Error(
+                    f"{path}: this checkpoint has another {name} ({identity[name]}) "
+                    f"than this run ({value}). Start anew, or give what it had."
+                )
+        with torch.no_grad():
+            self.flat.copy_(tensors["weights"])
+        self.average.copy_(tensors["average"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.history = state["history"]
+        if "adam.first" in tensors:
+            self.optimizer.state[self.flat] = {
+                "step": torch.tensor(float(self.step)),
+                "exp_avg": tensors["adam.first"],
+                "exp_avg_sq": tensors["adam.second"],
+            }
+
+
+def _join_processes() -> tuple[int, int]:
+    """Return this process's number and how many there are (torchrun's)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo")
+    return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def _use_bfloat16(precision: str) -> bool:
+    """Tell whether matrix products are done in bfloat16."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _mix(*numbers: int) -> int:
+    """Return one 63-bit seed made of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _gamma(spread: float) -> float:
+    """Return the power of the average of a relative width (EDM2, equation 126)."""
+    roots = np.roots([1, 7, 16 - spread**-2, 12 - spread**-2])
+    return float(roots.real.max())
