@@ -8,6 +8,7 @@ import math
 import os
 import time
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,31 @@ from netdiffusion.training.network import (
     cross_entropy,
 )
 
-__all__ = ["Trainer"]
+__all__ = ["Pretrained", "Trainer"]
 
 log = logging.getLogger("netdiffusion")
 
 LOG_EVERY = 20
 HISTORY = ("step", "seconds", "loss", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network to start from.
+
+    Attributes
+    ----------
+    tensors : dict
+        Weights by name, float32, in the order of `RowFormer`.
+    column_of_cell : ndarray of int32, shape (B,)
+        The column that draws each cell.
+    names : list of str
+        Its classes.
+    """
+
+    tensors: dict[str, npt.NDArray[np.float32]]
+    column_of_cell: npt.NDArray[np.int32]
+    names: list[str]
 
 
 class Trainer:
@@ -97,6 +117,53 @@ class Trainer:
             at += size
         self.flat = torch.nn.Parameter(flat)
         self.flat.grad = self.gradient = gradient
+
+    def adopt(self, other: Pretrained) -> int:
+        """Start from the weights of another network, as far as they fit.
+
+        Columns are matched by their first cell and classes by name; what the
+        other network did not have keeps its start value.
+
+        Parameters
+        ----------
+        other : Pretrained
+            A network of the same width, blocks and MLP.
+
+        Returns
+        -------
+        int
+            How many columns were found in the other network.
+
+        Raises
+        ------
+        Error
+            Other sizes.
+        """
+        mine = self.data.columns
+        column = other.column_of_cell[mine.first_cell]
+        known = {name: k for k, name in enumerate(other.names)}
+        known[None] = len(other.names)
+        names = [*self.data.names.tolist(), None]
+        rows = torch.tensor([known.get(name, -1) for name in names])
+        fits = torch.from_numpy(column.astype(np.int64))
+        pick = {"classes.weight": (rows, 0, 1)}
+        pick["in.weight"] = (fits, 1, 6)
+        pick["final.out.weight"] = pick["final.out.bias"] = (fits, 0, 3)
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                theirs = torch.from_numpy(other.tensors[name])
+                if name in pick:
+                    _copy_where_known(parameter, theirs, *pick[name])
+                elif parameter.shape == theirs.shape:
+                    parameter.copy_(theirs)
+                else:
+                    raise Error(
+                        f"fit: {name} has shape {tuple(theirs.shape)} in the network "
+                        f"to start from, {tuple(parameter.shape)} here; give the same "
+                        "width, blocks, heads and mlp."
+                    )
+        self.average.copy_(self.flat.detach())
+        return int((column >= 0).sum())
 
     def run(
         self,
@@ -309,6 +376,22 @@ class Trainer:
                 "exp_avg": tensors["adam.first"],
                 "exp_avg_sq": tensors["adam.second"],
             }
+
+
+def _copy_where_known(
+    mine: Tensor, theirs: Tensor, index: Tensor, axis: int, planes: int
+) -> None:
+    """Copy lines of an axis that holds `planes` lines for each index.
+
+    Lines whose index is -1 keep their value, but inputs that the other network
+    did not have start at zero.
+    """
+    mine, theirs = mine.movedim(axis, 0), theirs.movedim(axis, 0)
+    mine = mine.unflatten(0, (planes, -1))
+    theirs = theirs.unflatten(0, (planes, -1))
+    mine[:, index >= 0] = theirs[:, index[index >= 0]]
+    if axis == 1:
+        mine[:, index < 0] = 0.0
 
 
 def _join_processes() -> tuple[int, int]:
