@@ -62,12 +62,12 @@ class TrainingConfig:
     """
 
     width: int = 256
-    blocks: int = 6
+    blocks: int = 5
     heads: int = 4
-    mlp: int = 1024
+    mlp: int = 768
     max_packets: int = 128
     min_packets: int = 1
-    tokens: int = 1536
+    tokens: int = 2048
     learning_rate: float = 1e-3
     warm_up: int = 200
     dropout: float = 0.0

@@ -45,7 +45,9 @@ class Columns:
         """Find the columns of canonical rows, shape (P, B)."""
         varies = (rows != rows[:1]).any(axis=0)
         if not varies.any():
-            raise Error("training: all packets are the same; there is nothing to learn.")
+            raise Error(
+                "training: all packets are the same; there is nothing to learn."
+            )
         column_of_cell = np.full(rows.shape[1], -1, np.int32)
         first: dict[bytes, int] = {}
         cells = np.asfortranarray(rows)
@@ -99,9 +101,7 @@ class TrainingSet:
     def __init__(self, flows: FlowSet, config: TrainingConfig) -> None:
         flows = flows.select(flows.n_packets >= max(1, config.min_packets))
         if len(flows) == 0:
-            raise Error(
-                f"training: no flow has {config.min_packets} packets or more."
-            )
+            raise Error(f"training: no flow has {config.min_packets} packets or more.")
         self.config = config
         kept = np.minimum(flows.n_packets, config.max_packets)
         inside = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
@@ -120,7 +120,7 @@ class TrainingSet:
         """Divide the flows by length and give each its share of the draws."""
         counts = np.bincount(self.labels)
         weight = counts[self.labels] ** (self.config.balance - 1)
-        weight = weight * self.lengths ** -self.config.length_balance
+        weight = weight * self.lengths**-self.config.length_balance
         order = np.argsort(self.lengths, kind="stable")
         sizes = self.lengths[order]
         edges, at = [0], 0

@@ -244,9 +244,7 @@ class Trainer:
     def _train_step(self, rate: float) -> float:
         """Do one step of AdamW on one batch a process; return the loss."""
         batch = self.data.batch([self.seed, self.step, self.rank])
-        dice = torch.Generator().manual_seed(
-            _mix(self.seed, self.step, self.rank)
-        )
+        dice = torch.Generator().manual_seed(_mix(self.seed, self.step, self.rank))
         torch.manual_seed(_mix(self.seed, self.step, self.rank + (1 << 20)))
         shared = np.random.default_rng([self.seed, self.step])
         again = shared.random() < self.config.self_condition

@@ -178,9 +178,7 @@ class Block(nn.Module):
         own = (mod + self.mod)[:, None].chunk(6, dim=-1)
         shift1, scale1, gate1, shift2, scale2, gate2 = own
         y = self.qkv(modulate(h, shift1, scale1))
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)) for part in y.chunk(3, dim=-1)
-        )
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in y.chunk(3, dim=-1))
         y = attend(turn(q, *angles), turn(k, *angles), v, places.mask)
         h = torch.addcmul(h, gate1, self._drop(self.out(y.flatten(2))))
         y = F.gelu(self.up(modulate(h, shift2, scale2)), approximate="tanh")
@@ -344,9 +342,7 @@ class _CrossEntropy(torch.autograd.Function):
     """Soft-max and cross-entropy over the third axis in few passes over memory."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, weight: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Return the loss and keep its gradient."""
         log_p = logits.log_softmax(2)
         loss = -((log_p * target).sum(2) * weight).sum()

@@ -1,0 +1,749 @@
+"""`FlowDiffusion`: learns labelled flows, draws new ones."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from netdiffusion import _core
+from netdiffusion._core import Error, FormatError
+from netdiffusion.files import written_whole
+from netdiffusion.flows import FlowSet
+from netdiffusion.repair import RepairOptions, repair_canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from netdiffusion.training.config import TrainingConfig
+    from netdiffusion.training.loop import Trainer
+
+__all__ = ["FlowDiffusion"]
+
+MODEL_LAYOUT = "netdiffusion-canonical"
+MODEL_FILES = ("config.json", "layout.json", "classes.json", "model.safetensors")
+DEFAULT_MINUTES = 30.0
+SIGMA_RANGE = (80.0, 0.3)
+SAMPLER = {
+    "sigmas": np.geomspace(*SIGMA_RANGE, 12).round(6).tolist(),
+    "temperature": 0.0,
+    "renoise_rounds": 0,
+    "renoise_sigma": 0.5,
+}
+Progress = Callable[[int, int], None]
+
+
+class FlowDiffusion:
+    """A diffusion model of packet rows, a class at a time.
+
+    Training needs ``pip install "netdiffusion[train]"``; sampling runs in C, on a
+    GPU through Vulkan or on the CPU.
+
+    Parameters
+    ----------
+    width, blocks, heads, mlp : int
+        Size of the transformer: token width, blocks, attention heads, MLP width.
+    max_packets : int
+        Packets of a flow that are learned and drawn.
+    min_packets : int
+        Shorter flows are left out of the training.
+    tokens : int
+        Packets in a training batch.
+    learning_rate : float
+        Highest learning rate.
+    dropout : float
+        Share of each block's result that is dropped in training.
+    balance : float
+        Classes of n flows are learned in proportion to n ** balance.
+    config : TrainingConfig, optional
+        All settings; then the parameters above are not looked at.
+
+    Attributes
+    ----------
+    classes_ : dict
+        Training flows of each class, by name.
+    history_ : dict of list
+        ``step``, ``seconds``, ``loss`` (nats a cell, weighted) and
+        ``learning_rate`` while training; empty for a model that was loaded.
+    config_ : dict
+        ``config.json`` of the model.
+
+    Examples
+    --------
+    >>> import netdiffusion as nd
+    >>> model = nd.FlowDiffusion.from_pretrained()
+    >>> flows = model.sample({"lab_dns": 3}, seed=1, device="cpu")
+    >>> len(flows), set(flows.labels.tolist())
+    (3, {'lab_dns'})
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 256,
+        blocks: int = 5,
+        heads: int = 4,
+        mlp: int = 768,
+        max_packets: int = 128,
+        min_packets: int = 1,
+        tokens: int = 2048,
+        learning_rate: float = 1e-3,
+        dropout: float = 0.0,
+        balance: float = 0.6,
+        config: TrainingConfig | None = None,
+    ) -> None:
+        self.width = width
+        self.blocks = blocks
+        self.heads = heads
+        self.mlp = mlp
+        self.max_packets = max_packets
+        self.min_packets = min_packets
+        self.tokens = tokens
+        self.learning_rate = learning_rate
+        self.dropout = dropout
+        self.balance = balance
+        self.config = config
+
+    _NUMBERS = (
+        "width",
+        "blocks",
+        "heads",
+        "mlp",
+        "max_packets",
+        "min_packets",
+        "tokens",
+        "learning_rate",
+        "dropout",
+        "balance",
+    )
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's parameters, as scikit-learn asks for."""
+        return {name: getattr(self, name) for name in (*self._NUMBERS, "config")}
+
+    def set_params(self, **params: Any) -> FlowDiffusion:
+        """Set constructor parameters, as scikit-learn asks for.
+
+        Raises
+        ------
+        ValueError
+            A parameter that does not exist.
+        """
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise ValueError(
+                    f"FlowDiffusion has no parameter {name!r}; there are "
+                    f"{', '.join(self.get_params())}."
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "classes_"):
+            sizes = ", ".join(f"{n}={getattr(self, n)}" for n in self._NUMBERS[:4])
+            return f"FlowDiffusion({sizes})"
+        network = self.config_["network"]
+        return (
+            f"FlowDiffusion({len(self.classes_)} classes, "
+            f"{network['columns']} columns, width={network['width']}, "
+            f"blocks={network['blocks']})"
+        )
+
+    def _settings(self) -> TrainingConfig:
+        """Return the training settings."""
+        if self.config is not None:
+            return self.config
+        from netdiffusion.training.config import TrainingConfig
+
+        return TrainingConfig(**{name: getattr(self, name) for name in self._NUMBERS})
+
+    def fit(
+        self,
+        flows: FlowSet,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        start_from: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> FlowDiffusion:
+        """Train on labelled flows.
+
+        Parameters
+        ----------
+        flows : FlowSet
+            Labelled flows; layouts other than ``netdiffusion-1088`` are converted.
+        minutes : float, optional
+            Time budget. Default 30 if `steps` is not given either.
+        steps : int, optional
+            Step budget; trained by steps alone, the same seed gives the same
+            model on one machine.
+        seed : int, default 0
+            Of weights, batches and noise.
+        checkpoint : path-like, optional
+            A file that the state is written to every few minutes and at the end.
+        resume : bool, default False
+            Go on from `checkpoint`.
+        start_from : path-like, optional
+            Directory of a model of the same size, to start from its weights.
+        progress : bool, optional
+            Show a progress bar. Default: if stderr is a terminal.
+
+        Returns
+        -------
+        FlowDiffusion
+            Itself.
+
+        Raises
+        ------
+        Error
+            PyTorch is not installed; no flow is long enough; `checkpoint` is not
+            of this run.
+
+        Notes
+        -----
+        Under ``torchrun`` all processes train together; each ends with the model.
+        """
+        trainer = _trainer(flows, self._settings(), seed)
+        path = None if checkpoint is None else Path(checkpoint)
+        if resume:
+            if path is None or not path.exists():
+                raise Error(f"fit: no checkpoint {path} to resume from.")
+            trainer.load(path)
+        elif start_from is not None:
+            from netdiffusion.training.export import read_pretrained
+
+            trainer.adopt(read_pretrained(Path(start_from)))
+        if minutes is None and steps is None:
+            minutes = DEFAULT_MINUTES
+        trainer.run(minutes=minutes, steps=steps, checkpoint=path, progress=progress)
+        self._take(trainer)
+        return self
+
+    def _take(self, trainer: Trainer) -> None:
+        """Keep a trained network as a model directory of this object's own."""
+        from netdiffusion.training.export import write_model
+
+        owned = tempfile.TemporaryDirectory(prefix="netdiffusion-")
+        directory = Path(owned.name) / "model"
+        write_model(trainer, directory, SAMPLER)
+        self._read(directory)
+        self._owned = owned
+        self.history_ = {k: list(v) for k, v in trainer.history.items()}
+
+    def history_frame(self) -> pd.DataFrame:
+        """Return `history_` as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history_)
+
+    @classmethod
+    def train_directory(
+        cls,
+        flows: FlowSet,
+        output: str | os.PathLike[str],
+        *,
+        config: str | os.PathLike[str] | None = None,
+        minutes: float | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Train on flows and write a model directory; what the CLI does.
+
+        Parameters
+        ----------
+        flows : FlowSet
+            Labelled flows.
+        output : path-like
+            The model directory. A checkpoint is kept beside it, under the same
+            name with ``.checkpoint``, until the run is over.
+        config : path-like, optional
+            TOML file of `TrainingConfig` settings.
+        minutes : float, optional
+            Time budget. Default 30.
+        seed : int, default 0
+            Of weights, batches and noise.
+        resume : bool, default False
+            Go on from the checkpoint.
+        overwrite : bool, default False
+            Replace a directory that exists.
+
+        Raises
+        ------
+        FileExistsError
+            `output` exists and `overwrite` is false.
+        """
+        target = Path(output)
+        if target.exists() and not overwrite:
+            raise FileExistsError(
+                f"{target}: already exists. Use overwrite=True (--force) to replace "
+                "it, or give another name."
+            )
+        from netdiffusion.training.config import TrainingConfig
+
+        model = cls(config=TrainingConfig.from_toml(config) if config else None)
+        checkpoint = target.with_name(f"{target.name}.checkpoint")
+        model.fit(
+            flows, minutes=minutes, seed=seed, checkpoint=checkpoint, resume=resume
+        )
+        if int(os.environ.get("RANK", "0")) == 0:
+            model.save_pretrained(target, overwrite=overwrite)
+            checkpoint.unlink(missing_ok=True)
+
+    def save_pretrained(
+        self, directory: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> None:
+        """Write the model as a directory, whole or not at all.
+
+        Parameters
+        ----------
+        directory : path-like
+            Gets ``config.json``, ``layout.json``, ``classes.json``,
+            ``model.safetensors`` and a model card ``README.md``.
+        overwrite : bool, default False
+            Replace what exists.
+
+        Raises
+        ------
+        FileExistsError
+            `directory` exists and `overwrite` is false.
+        Error
+            The model was not trained or loaded.
+        """
+        self._check_fitted()
+        with written_whole(directory, overwrite=overwrite) as scratch:
+            scratch.mkdir()
+            for name in MODEL_FILES:
+                shutil.copyfile(self._directory / name, scratch / name)
+            card = self._directory / "README.md"
+            text = card.read_text("utf-8") if card.exists() else self._card()
+            (scratch / "README.md").write_text(text, encoding="utf-8")
+
+    def _card(self) -> str:
+        """Return a model card with what is known of the training."""
+        network = ", ".join(f"{k} {v}" for k, v in self.config_["network"].items())
+        lines = [
+            "# A netdiffusion model",
+            "",
+            f"Trained by netdiffusion.FlowDiffusion. Network: {network}. ",
+            f"Flows are learned up to {self.config_['max_packets']} packets.",
+            "",
+        ]
+        if self.history_.get("step"):
+            steps, seconds = self.history_["step"][-1], self.history_["seconds"][-1]
+            loss = self.history_["loss"][-1]
+            lines += [f"{steps} steps in {seconds:.0f} s; last loss {loss:.4f}.", ""]
+        lines += ["| class | training flows |", "| --- | --- |"]
+        lines += [f"| {name} | {count} |" for name, count in self.classes_.items()]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | os.PathLike[str] | None = None
+    ) -> FlowDiffusion:
+        """Load a model directory.
+
+        Parameters
+        ----------
+        directory : path-like, optional
+            Default: the base model of the package.
+
+        Raises
+        ------
+        FormatError
+            Not a model directory, of a newer version, or of another layout.
+        """
+        if directory is None:
+            directory = Path(str(files("netdiffusion"))) / "models" / "base"
+        model = cls()
+        model._read(Path(directory))
+        network = model.config_["network"]
+        for name in ("width", "blocks", "heads", "mlp"):
+            setattr(model, name, network[name])
+        model.max_packets = model.config_["max_packets"]
+        model.history_ = {}
+        return model
+
+    def _read(self, directory: Path) -> None:
+        """Read and check the JSON files of a model directory."""
+        self.config_ = _read_json(directory, "config.json")
+        _check_config(directory, self.config_)
+        layout = _read_json(directory, "layout.json")
+        known = _core.layouts()[MODEL_LAYOUT]
+        for name, found in (
+            ("config.json", self.config_.get("layout_hash")),
+            ("layout.json", layout.get("hash")),
+        ):
+            if found != known["hash"]:
+                raise FormatError(
+                    f"{directory / name}: made for a layout with hash {found}, but "
+                    f"{MODEL_LAYOUT} of this version has {known['hash']}. Train the "
+                    "model anew, or use the version of netdiffusion that made it."
+                )
+        column = np.asarray(layout["column_of_cell"], np.int64)
+        constant = np.asarray(layout["constant"], np.int8)
+        wrong = column.shape != (known["cells"],) or constant.shape != column.shape
+        if wrong or column.max() != self.config_["network"]["columns"] - 1:
+            raise FormatError(
+                f"{directory / 'layout.json'}: its columns do not fit config.json."
+            )
+        self._column_of_cell, self._constant = column, constant
+        self._classes = _read_json(directory, "classes.json")
+        if len(self._classes) != self.config_["network"]["classes"]:
+            raise FormatError(
+                f"{directory / 'classes.json'}: {len(self._classes)} classes, but "
+                f"config.json says {self.config_['network']['classes']}."
+            )
+        self.classes_ = {c["name"]: int(c["flows"]) for c in self._classes}
+        self._directory = directory
+        self._engines: dict[tuple[str, int], _core.Model] = {}
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "classes_"):
+            raise Error(
+                "FlowDiffusion: not trained yet. Call fit(flows), or start from "
+                "FlowDiffusion.from_pretrained()."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Carry a model directory of this object's own along when pickled."""
+        state = {k: v for k, v in self.__dict__.items() if k != "_owned"}
+        state["_engines"] = {}
+        if "_owned" in self.__dict__:
+            state["_files"] = {
+                n: (self._directory / n).read_bytes() for n in MODEL_FILES
+            }
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kept: dict[str, bytes] = state.pop("_files", {})
+        self.__dict__.update(state)
+        if kept:
+            self._owned = tempfile.TemporaryDirectory(prefix="netdiffusion-")
+            self._directory = Path(self._owned.name)
+            for name, content in kept.items():
+                (self._directory / name).write_bytes(content)
+
+    def sample(
+        self,
+        counts: Mapping[str, int],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        device: str = "auto",
+        lengths: int | Mapping[str, int] | None = None,
+        repair: bool = True,
+        options: RepairOptions | None = None,
+        temperature: float | None = None,
+        guidance: float = 1.0,
+        threads: int = 0,
+        progress: Progress | None = None,
+    ) -> FlowSet:
+        """Draw flows.
+
+        Parameters
+        ----------
+        counts : mapping of str to int
+            How many flows of which class.
+        seed : int, default 0
+            A flow follows from the seed, its class and its number in the class:
+            asking for other classes or more flows does not change it.
+        steps : int, optional
+            Denoising steps. Default: the model's.
+        device : str, default "auto"
+            ``"auto"``, ``"cpu"``, ``"vulkan"`` or ``"vulkan:N"``; see
+            `netdiffusion.devices`.
+        lengths : int or mapping of str to int, optional
+            Packets of each flow, for all classes or by class. Default: drawn as in
+            the training flows of the class.
+        repair : bool, default True
+            Make the flows obey the protocols. False gives the rows as drawn, with
+            ports, sequence numbers and checksums zero.
+        options : RepairOptions, optional
+            What repair may choose: address pools, start time and more.
+        temperature : float, optional
+            Of the last draw; 0 takes the likeliest value. Default: the model's.
+        guidance : float, default 1.0
+            Above 1 makes flows more typical of their class and less varied.
+        threads : int, default 0
+            Of the CPU device; 0 is all cores.
+        progress : callable, optional
+            Is called with flows done and flows in all.
+
+        Returns
+        -------
+        FlowSet
+            Layout ``netdiffusion-1088``, classes in the order of `counts`.
+            ``meta["repair"]`` is the report of `netdiffusion.repair`.
+
+        Raises
+        ------
+        Error
+            A class that the model does not know, or a model without training.
+        DeviceError
+            The device does not exist.
+        """
+        rows, offsets, labels = self.sample_canonical(
+            counts,
+            seed=seed,
+            steps=steps,
+            device=device,
+            lengths=lengths,
+            temperature=temperature,
+            guidance=guidance,
+            threads=threads,
+            progress=progress,
+        )
+        meta = {"model": self.config_["network"], "seed": seed}
+        if not repair:
+            return _as_drawn(rows, offsets, labels, meta)
+        flows, report = repair_canonical(
+            rows,
+            offsets,
+            labels,
+            seed=seed,
+            flow_ids=_flow_ids(counts),
+            options=options,
+            meta=meta,
+        )
+        flows.meta["repair"] = report.to_dict()
+        return flows
+
+    def sample_canonical(
+        self,
+        counts: Mapping[str, int],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        device: str = "auto",
+        lengths: int | Mapping[str, int] | None = None,
+        temperature: float | None = None,
+        guidance: float = 1.0,
+        threads: int = 0,
+        progress: Progress | None = None,
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.str_]]:
+        """Draw flows as canonical rows, before repair; parameters as `sample`.
+
+        Returns
+        -------
+        rows : ndarray of int8, shape (P, 1104)
+            Layout ``netdiffusion-canonical``.
+        offsets : ndarray of int64, shape (F + 1,)
+            Where each flow starts.
+        labels : ndarray of str, shape (F,)
+            Its class.
+        """
+        self._check_fitted()
+        numbers = self._class_numbers(counts)
+        ids = _flow_ids(counts)
+        each = np.asarray(list(counts.values()), np.int64)
+        packets = self._lengths(counts, lengths, ids, seed)
+        offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
+        labels = np.repeat(np.asarray(list(counts), np.str_), each)
+        sampler = self.config_["sampler"]
+        total = len(ids)
+        cells = np.zeros((0, self.config_["network"]["columns"]), np.int8)
+        if total:
+            cells = self._engine(device, threads).sample(
+                np.repeat(np.asarray(numbers, np.int32), each),
+                packets,
+                ids,
+                seed & (2**64 - 1),
+                _respaced(sampler["sigmas"], steps),
+                sampler["temperature"] if temperature is None else temperature,
+                sampler["renoise_rounds"],
+                sampler["renoise_sigma"],
+                guidance,
+                progress=progress and (lambda done, *_: progress(done, total)),
+            )
+        return self._expanded(cells), offsets, labels
+
+    def _expanded(self, cells: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Spread columns over the cells that share them; constants elsewhere."""
+        column = np.maximum(self._column_of_cell, 0)
+        rows = np.where(self._column_of_cell < 0, self._constant, cells[:, column])
+        return np.ascontiguousarray(rows, np.int8)
+
+    def _engine(self, device: str, threads: int) -> _core.Model:
+        """Return the network on a device, loaded once."""
+        key = (device, threads)
+        if key not in self._engines:
+            path = self._directory / "model.safetensors"
+            self._engines[key] = _core.Model(
+                path, **self.config_["network"], device=device, threads=threads
+            )
+        return self._engines[key]
+
+    def _class_numbers(self, counts: Mapping[str, int]) -> list[int]:
+        """Return the model's number of each class asked for."""
+        known = {name: number for number, name in enumerate(self.classes_)}
+        for name, count in counts.items():
+            if count < 0:
+                raise ValueError(f"sample: {count} flows of {name!r}; at least 0.")
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 3, 0.5)
+                hint = f"Near it: {', '.join(near)}." if near else ""
+                raise Error(
+                    f"sample: the model knows no class {name!r}. {hint} It knows "
+                    f"{len(known)} classes; `netdiffusion inspect` and classes_ "
+                    "list them."
+                )
+        return [known[name] for name in counts]
+
+    @cached_property
+    def _histograms(
+        self,
+    ) -> dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]]:
+        """Lengths of each class and the cumulated share of flows."""
+        out = {}
+        for entry in self._classes:
+            lengths = np.asarray([int(n) for n in entry["lengths"]], np.int32)
+            share = np.cumsum(np.asarray(list(entry["lengths"].values()), np.float64))
+            out[entry["name"]] = (lengths, share / share[-1])
+        return out
+
+    def _lengths(
+        self,
+        counts: Mapping[str, int],
+        wanted: int | Mapping[str, int] | None,
+        ids: npt.NDArray[np.uint64],
+        seed: int,
+    ) -> npt.NDArray[np.int32]:
+        """Return the packets of each flow, as wished or drawn by seed and id."""
+        out = np.zeros(len(ids), np.int32)
+        at, most = 0, int(self.config_["max_packets"])
+        for name, count in counts.items():
+            asked = wanted if isinstance(wanted, int) else (wanted or {}).get(name)
+            if asked is None:
+                lengths, share = self._histograms[name]
+                u = _uniform(ids[at : at + count], seed)
+                chosen = np.searchsorted(share, u, "right")
+                out[at : at + count] = lengths[np.minimum(chosen, len(lengths) - 1)]
+            elif 1 <= asked <= most:
+                out[at : at + count] = asked
+            else:
+                raise ValueError(
+                    f"sample: {asked} packets asked for, but the model learned flows "
+                    f"of 1 to {most}."
+                )
+            at += count
+        return out
+
+
+def _trainer(flows: FlowSet, config: TrainingConfig, seed: int) -> Trainer:
+    """Return a trainer, or say that PyTorch is missing."""
+    missing = [n for n in ("torch", "safetensors") if not importlib.util.find_spec(n)]
+    if missing:
+        raise Error(
+            f"fit: training needs {' and '.join(missing)}. Run "
+            'pip install "netdiffusion[train]". Sampling works without.'
+        )
+    from netdiffusion.training.data import TrainingSet
+    from netdiffusion.training.loop import Trainer
+
+    return Trainer(TrainingSet(flows, config), config, seed)
+
+
+def _read_json(directory: Path, name: str) -> Any:
+    """Read a JSON file of a model directory."""
+    path = directory / name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FormatError(
+            f"{directory}: not a model directory, it has no {name}. "
+            "`netdiffusion train` makes one."
+        ) from None
+    except (NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FormatError(f"{path}: not a model's {name}: {error}.") from None
+
+
+def _check_config(directory: Path, config: Any) -> None:
+    """Raise FormatError unless a config.json is one that this version reads."""
+    path = directory / "config.json"
+    if not isinstance(config, dict) or config.get("format") != "netdiffusion-model":
+        raise FormatError(f"{path}: not of a netdiffusion model.")
+    if config.get("version") != 1:
+        raise FormatError(
+            f"{path}: version {config.get('version')} of the model format; this "
+            "netdiffusion reads version 1. Use a newer netdiffusion."
+        )
+    lacking = {"layout", "layout_hash", "network", "sampler", "max_packets"} - set(
+        config
+    )
+    if lacking:
+        raise FormatError(f"{path}: {', '.join(sorted(lacking))} missing.")
+
+
+def _respaced(sigmas: list[float], steps: int | None) -> npt.NDArray[np.float32]:
+    """Return noise levels: the model's, or as many as asked for, log-spaced."""
+    if steps is None:
+        return np.asarray(sigmas, np.float32)
+    if steps < 1:
+        raise ValueError(f"sample: steps must be at least 1, not {steps}.")
+    return np.geomspace(sigmas[0], sigmas[-1], steps).astype(np.float32)
+
+
+def _flow_ids(counts: Mapping[str, int]) -> npt.NDArray[np.uint64]:
+    """Return a 64-bit number for each flow, from class name and place in the class."""
+    parts = [np.zeros(0, np.uint64)]
+    for name, count in counts.items():
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        start = np.uint64(int.from_bytes(digest, "little"))
+        index = np.arange(count, dtype=np.uint64)
+        parts.append(_scrambled(start + index * np.uint64(0x9E3779B97F4A7C15)))
+    return np.concatenate(parts)
+
+
+def _scrambled(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return the output function of SplitMix64 (Steele et al., 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _uniform(ids: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
+    """Return a number in [0, 1) for each flow, from its id and the seed."""
+    word = np.asarray([seed & (2**64 - 1)], np.uint64)
+    mixed = _scrambled(ids ^ _scrambled(word + np.uint64(0x9E3779B97F4A7C15)))
+    return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, np.float64)
+
+
+def _as_drawn(
+    rows: npt.NDArray[np.int8],
+    offsets: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.str_],
+    meta: dict[str, Any],
+) -> FlowSet:
+    """Return drawn rows as a flow set, without repair: times and ends are zero."""
+    header = _core.layouts()["netdiffusion-1088"]["cells"]
+    packets, total = len(rows), len(offsets) - 1
+    return FlowSet(
+        rows=rows[:, :header],
+        offsets=offsets,
+        timestamps=np.zeros(packets, np.int64),
+        direction=(rows[:, header] > 0).astype(np.uint8),
+        wire_length=np.zeros(packets, np.uint32),
+        addresses=np.zeros((total, 2, 16), np.uint8),
+        ports=np.zeros((total, 2), np.uint16),
+        ip_version=np.zeros(total, np.uint8),
+        protocol=np.zeros(total, np.uint8),
+        labels=labels,
+        synthetic=np.ones(total, np.bool_),
+        meta=meta,
+    )
