@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ class TrainingSet:
             limit = int(sizes[at] * LENGTH_GROWTH)
             at = int(np.searchsorted(sizes, limit, "right"))
             edges.append(at)
-        groups = [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        groups = [order[a:b] for a, b in pairwise(edges)]
         self._groups = groups
         self._draws = [np.cumsum(weight[g]) / weight[g].sum() for g in groups]
         work = np.array([(weight[g] * self.lengths[g]).sum() for g in groups])

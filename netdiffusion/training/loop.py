@@ -353,7 +353,7 @@ class Trainer:
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             identity, state = json.loads(metadata["run"]), json.loads(metadata["state"])
         except Exception as error:
             raise FormatError(f"{path}: not a training checkpoint: {error}") from None

@@ -58,7 +58,7 @@ class NetworkShape:
             raise ValueError(f"width must be a multiple of 32, not {self.width}")
         if self.heads < 1 or self.width % (self.heads * 8):
             raise ValueError(
-                f"width / heads must be a multiple of 8, not {self.width} / {self.heads}"
+                f"width / heads must be a multiple of 8: {self.width} / {self.heads}"
             )
         if min(self.columns, self.blocks, self.mlp, self.classes) < 1:
             raise ValueError(f"every size must be at least 1: {self}")
