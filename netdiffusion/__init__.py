@@ -17,6 +17,7 @@ from netdiffusion.evaluate import Evaluation, evaluate
 from netdiffusion.flows import FlowSet
 from netdiffusion.images import read_png, write_png
 from netdiffusion.layout import Layout, get_layout, layouts
+from netdiffusion.model import FlowDiffusion
 from netdiffusion.nprint import read_nprint, write_nprint
 from netdiffusion.repair import (
     RepairOptions,
@@ -39,6 +40,7 @@ __all__ = [
     "DeviceError",
     "Error",
     "Evaluation",
+    "FlowDiffusion",
     "FlowOverSampler",
     "FlowSet",
     "FormatError",

@@ -35,7 +35,7 @@ __all__ = ["FlowDiffusion"]
 MODEL_LAYOUT = "netdiffusion-canonical"
 MODEL_FILES = ("config.json", "layout.json", "classes.json", "model.safetensors")
 DEFAULT_MINUTES = 30.0
-SIGMA_RANGE = (80.0, 0.3)
+SIGMA_RANGE = (80.0, 0.2)
 SAMPLER = {
     "sigmas": np.geomspace(*SIGMA_RANGE, 12).round(6).tolist(),
     "temperature": 0.0,

@@ -120,7 +120,7 @@ class Reference:
         shift, scale = self.linear("final.mod", s).chunk(2, -1)
         z = F.layer_norm(h, (d,), eps=1e-6) * (1 + scale) + shift
         logits = self.linear("final.out", z).view(x.shape)
-        told["logits"] = logits + 2 / max(sigma**2, 1 / 30) * x
+        told["logits"] = logits
         told["blocks"] = torch.stack(told["blocks"])
         return told
 

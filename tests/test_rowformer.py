@@ -92,7 +92,7 @@ def test_every_block_is_torchs(case: tuple, instructions: str) -> None:
 
 @pytest.mark.parametrize("sigma", [40.0, 1.0, 0.05])
 def test_noise_levels(case: tuple, sigma: float) -> None:
-    """The level scales the input, conditions the blocks and sets the prior."""
+    """The level scales the input and conditions the blocks."""
     path, size, reference = case
     given = inputs(size, (5, 2))
     given["sigmas"][:] = sigma

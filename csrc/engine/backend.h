@@ -68,7 +68,7 @@ struct nd_program; /* a backend's own struct */
 struct nd_step {
     uint32_t noise_row;     /* CONDITION: row of the noise level table */
     float input_scale;      /* INPUT: 1 / sqrt(1 + sigma^2) */
-    float prior;            /* ESTIMATE: 2 / max(sigma^2, 1/30) */
+    float prior;            /* ESTIMATE: weight of x in the logits */
     float guidance;         /* ESTIMATE: w, used if there is a second logits */
     float a, b, c;          /* ESTIMATE: x = a x + b e + c e_old */
     float noise_scale;      /* NOISE, RENOISE: factor of the normal noise */

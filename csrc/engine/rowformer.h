@@ -19,7 +19,7 @@
  *                        block (plus the block's constant), then fshift fscale
  *   h (T, D) = in [x / sqrt(1 + sigma^2), estimate] + position
  *   each block: h += gate1 attention(norm h);  h += gate2 mlp(norm h)
- *   logits (T, 3C) = out norm h      (the prior is added by ESTIMATE)
+ *   logits (T, 3C) = out norm h
  */
 #ifndef ND_ENGINE_ROWFORMER_H
 #define ND_ENGINE_ROWFORMER_H
@@ -121,7 +121,7 @@ enum nd_status nd_rowformer_forward(const struct nd_batch *batch, bool none,
 /*
  * One evaluation of the batch's flows at one noise level, with what it goes
  * through: input (T, D) is h before the first block, blocks h after each,
- * block_stride floats apart, logits (T, 3C) with the prior. rowformer_trace.c
+ * block_stride floats apart, logits (T, 3C). rowformer_trace.c
  */
 struct nd_trace {
     float *input, *blocks, *logits;

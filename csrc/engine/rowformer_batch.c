@@ -362,7 +362,6 @@ nd_rowformer_step(float sigma, size_t level)
     return (struct nd_step){
         .noise_row = (uint32_t)level,
         .input_scale = (float)(1.0 / sqrt(1.0 + square)),
-        .prior = (float)(2.0 / fmax(square, 1.0 / 30.0)),
         .guidance = 1.0f,
         .a = 1.0f,
     };

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["NetworkShape", "Places", "RowFormer", "cross_entropy", "prior"]
+__all__ = ["NetworkShape", "Places", "RowFormer", "cross_entropy"]
 
 FEATURES = 32
 POSITION_FEATURES = 64
@@ -113,15 +113,6 @@ def position_features(places: Places) -> Tensor:
     first = places.index[..., None] * frequency
     last = places.last[..., None] * frequency
     return torch.cat([first.sin(), first.cos(), last.sin(), last.cos()], dim=-1)
-
-
-def prior(sigma: Tensor) -> Tensor:
-    """Return the weight of a noisy pixel's own likelihood in its logits.
-
-    For one-hot pixels in -1..1 Bayes' rule adds ``2 x / sigma^2`` to the logits
-    that the context gives; the weight is limited to 60.
-    """
-    return 2.0 / torch.clamp(sigma * sigma, min=1.0 / 30.0)
 
 
 def rotary(packets: int, half: int) -> tuple[Tensor, Tensor]:
@@ -318,7 +309,6 @@ class RowFormer(nn.Module):
             stages[f"block.{number}"] = h
         shift, scale = final[:, None].chunk(2, dim=-1)
         logits = self.final.out(modulate(h, shift, scale)).float().view_as(x)
-        logits = torch.addcmul(logits, prior(sigma)[:, None, None, None], x)
         if trace is not None:
             trace.update(stages, logits=logits)
         return logits
