@@ -19,13 +19,13 @@ SIZE = {"width": 64, "blocks": 2, "heads": 2, "mlp": 64, "max_packets": 12}
 
 @pytest.fixture(scope="module")
 def flows() -> FlowSet:
-    """Lab flows of three classes."""
+    """Take the lab flows of three classes."""
     return nd.load_lab_flows("train").select(CLASSES)
 
 
 @pytest.fixture(scope="module")
 def model(flows: FlowSet) -> nd.FlowDiffusion:
-    """A small model after a few steps."""
+    """Train a small model for a few steps."""
     pytest.importorskip("torch")
     small = nd.FlowDiffusion(**SIZE, tokens=256)
     return small.fit(flows, steps=60, seed=1)
@@ -33,7 +33,7 @@ def model(flows: FlowSet) -> nd.FlowDiffusion:
 
 @pytest.fixture
 def saved(model: nd.FlowDiffusion, tmp_path: Path) -> Path:
-    """Its directory."""
+    """Save it; return the directory."""
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -60,15 +60,16 @@ def test_a_flow_does_not_depend_on_what_else_is_asked(
     model: nd.FlowDiffusion,
 ) -> None:
     """Seed, class and number in the class decide."""
-    few, _, _ = model.sample_canonical({"lab_dns": 2}, seed=5, device="cpu")
+    how = {"device": "cpu", "temperature": 1.0}
+    few, _, _ = model.sample_canonical({"lab_dns": 2}, seed=5, **how)
     more, offsets, labels = model.sample_canonical(
-        {"lab_redis": 3, "lab_dns": 4}, seed=5, device="cpu"
+        {"lab_redis": 3, "lab_dns": 4}, seed=5, **how
     )
     first = offsets[np.flatnonzero(labels == "lab_dns")[0]]
     assert np.array_equal(few, more[first : first + len(few)])
-    again, _, _ = model.sample_canonical({"lab_dns": 2}, seed=5, device="cpu")
+    again, _, _ = model.sample_canonical({"lab_dns": 2}, seed=5, **how)
     assert np.array_equal(few, again)
-    other, _, _ = model.sample_canonical({"lab_dns": 2}, seed=6, device="cpu")
+    other, _, _ = model.sample_canonical({"lab_dns": 2}, seed=6, **how)
     assert few.shape != other.shape or not np.array_equal(few, other)
 
 

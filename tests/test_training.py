@@ -45,7 +45,7 @@ SAMPLER = {
 
 @pytest.fixture(scope="session")
 def flows() -> FlowSet:
-    """Some lab flows of three classes."""
+    """Take some lab flows of three classes."""
     lab = nd.load_lab_flows("train").select(["lab_dns", "lab_ntp", "lab_redis"])
     return lab.select(np.arange(0, len(lab), 3))
 
@@ -298,15 +298,12 @@ def test_two_processes_train_together(flows: FlowSet, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(
         "width = 32\nblocks = 1\nheads = 2\nmlp = 32\nmax_packets = 6\ntokens = 64\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        + ["--standalone", "-m", "netdiffusion", "train", str(tmp_path / "flows.npz")]
-        + ["-o", str(tmp_path / "model"), "--config", str(tmp_path / "tiny.toml")]
-        + ["--minutes", "0.02"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "netdiffusion", "train"]
+    command += [str(tmp_path / "flows.npz"), "-o", str(tmp_path / "model")]
+    command += ["--config", str(tmp_path / "tiny.toml"), "--minutes", "0.02"]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr[-3000:]
     assert nd.FlowDiffusion.from_pretrained(tmp_path / "model").classes_
     assert not (tmp_path / "model.checkpoint").exists()

@@ -98,7 +98,7 @@ def test_every_block_is_torchs(size: str, folder: Path, family: str) -> None:
 @needs_device
 @pytest.mark.parametrize("sigma", [40.0, 0.05])
 def test_noise_levels(sigma: float, folder: Path, family: str) -> None:
-    """The level scales the input, conditions the blocks and sets the prior."""
+    """The level scales the input and conditions the blocks."""
     path, reference = weights_of("7", folder)
     given = inputs(SIZES["7"], (5, 2))
     given["sigmas"][:] = sigma
