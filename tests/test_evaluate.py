@@ -214,13 +214,13 @@ def test_critic_is_near_half_for_one_distribution_and_one_for_two() -> None:
 
 
 def test_discriminator_names_what_tells(lab: tuple[nd.FlowSet, nd.FlowSet]) -> None:
-    """Flows whose every server port became 9 are told by that."""
+    """Flows whose every packet is 1,000 bytes longer are told by that."""
     real, other = lab
     wrong = other.select(slice(None))
-    wrong.ports[:, 1] = 9
+    wrong.wire_length += 1000
     told = utility.discriminator(real, wrong, other, n_packets=2, max_flows=200)
     assert told["auc"] > 0.9 > told["real_real"]["auc"]
-    assert told["telling"][0][0] == "server port"
+    assert "length" in told["telling"][0][0]
 
 
 def test_evaluation_has_the_keys_of_the_manual(evaluation: nd.Evaluation) -> None:

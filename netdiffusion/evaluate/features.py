@@ -18,8 +18,6 @@ FLOW_STATISTICS = (
     "mean log gap",
     "longest log gap",
     "share from server",
-    "server port",
-    "protocol",
 )
 _EACH = ("length", "gap")
 
@@ -93,7 +91,7 @@ def gaps(flows: FlowSet) -> npt.NDArray[np.float64]:
 
 
 def flow_statistics(flows: FlowSet, n_packets: int = 8) -> npt.NDArray[np.float32]:
-    """Return counts, lengths and times of each flow.
+    """Return counts, lengths, directions and times of each flow: no header field.
 
     Parameters
     ----------
@@ -103,7 +101,7 @@ def flow_statistics(flows: FlowSet, n_packets: int = 8) -> npt.NDArray[np.float3
 
     Returns
     -------
-    ndarray of float32, shape (F, 11 + 2 * n_packets)
+    ndarray of float32, shape (F, 9 + 2 * n_packets)
         The columns of `FLOW_STATISTICS`; then of each of the first packets its
         length in bytes, negative from the server, and
         log10(1 + gap in microseconds); 0 where there is no packet. Columns
@@ -125,8 +123,6 @@ def flow_statistics(flows: FlowSet, n_packets: int = 8) -> npt.NDArray[np.float3
         _sum(waits, flows) / np.maximum(count - 1, 1),
         _largest(waits, flows),
         _sum(flows.direction, flows) / count,
-        flows.ports[:, 1],
-        flows.protocol,
     ]
     signed = np.where(flows.direction > 0, -sizes, sizes)
     for i in range(n_packets):
