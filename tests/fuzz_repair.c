@@ -1,5 +1,6 @@
 /* Cells of any bytes through repair: legal, idempotent, and the same again. */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,10 +22,12 @@ struct result {
 };
 
 static void
-check(bool good)
+check(bool good, const char *what)
 {
-    if (!good)
-        abort();
+    if (good)
+        return;
+    fprintf(stderr, "fails: %s\n", what);
+    abort();
 }
 
 /*
@@ -73,7 +76,7 @@ check_legal(const struct result *r, size_t n)
     nd_violations_clear(&v);
     nd_validate_flow(&evidence, &v);
     for (int rule = 0; rule < ND_RULE_COUNT; rule++)
-        check(v.packets[rule] == 0);
+        check(v.packets[rule] == 0, nd_rules[rule].name);
 }
 
 int
@@ -96,10 +99,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_legal(&once, n);
     nd_canonical_encode(once.rows, n, once.times, once.directions, cells);
     run(repair, &options, cells, n, &twice);
-    check(memcmp(once.rows, twice.rows, n * ND_ROW_CELLS) == 0);
-    check(memcmp(once.times, twice.times, sizeof once.times) == 0);
+    check(memcmp(once.rows, twice.rows, n * ND_ROW_CELLS) == 0, "rows");
+    check(memcmp(once.times, twice.times, sizeof once.times) == 0, "times");
     for (int rule = 0; rule < ND_RULE_COUNT; rule++)
-        check(twice.changed[rule] == 0);
+        check(twice.changed[rule] == 0, nd_rules[rule].name);
     nd_repair_destroy(repair);
     return 0;
 }

@@ -12,7 +12,7 @@ struct side {
     uint32_t floor; /* first byte of data */
     uint32_t last_ack;
     bool started, syn, fin, acked;
-    struct nd_step *last;           /* its latest step but RST */
+    struct nd_step *last;           /* its latest step that tells a window */
     int scale;                      /* -1: no SYN, or none offered */
     uint32_t clock, last_clock;     /* TCP timestamp values */
     bool told_clock;
@@ -73,8 +73,7 @@ window_shift(const struct state *t, const struct side *peer)
 static bool
 fit_window(struct state *t, const struct side *peer, uint32_t end)
 {
-    if (!window_known(t) || peer->last == NULL ||
-        !(peer->last->flags & ND_TCP_ACK))
+    if (!window_known(t) || peer->last == NULL)
         return true;
     int32_t beyond = nd_seq_distance(peer->last->ack, end);
     if (beyond < 0)
@@ -209,7 +208,8 @@ account(struct side *me, struct nd_step *step)
     me->started = true;
     me->syn |= syn;
     me->fin |= fin;
-    if (!(step->flags & ND_TCP_RST)) /* its window means nothing */
+    /* the window of a RST, or without an acknowledgement, means nothing */
+    if ((step->flags & (ND_TCP_RST | ND_TCP_ACK)) == ND_TCP_ACK)
         me->last = step;
 }
 

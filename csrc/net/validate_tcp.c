@@ -193,8 +193,9 @@ check_window(const struct nd_tcp_watch *w, const struct nd_seen *seen,
 {
     const struct nd_tcp_end *peer = &w->end[!seen->direction];
     uint32_t end = nd_get32(seen->transport + 4) + seen->payload;
-    if (seen->payload < 2 || !whole(w) || !peer->acked)
-        return; /* one byte may be a probe */
+    if (seen->payload < 2 || seen->transport[13] & SYN || !whole(w) ||
+        !peer->acked)
+        return; /* one byte may be a probe, a SYN came before any window */
     if (distance(peer->right_edge, end) > 0)
         nd_note(v, ND_RULE_TCP_WINDOW, seen->index);
 }
