@@ -10,9 +10,8 @@ enum {
 };
 
 /*
- * Eight cells to the byte of their ones and the byte of those that are there.
- * The product of eight bytes of 0 or 1 and the magic number has the bits in
- * its top byte, first cell highest.
+ * Eight cells to the byte of their ones. The product of eight bytes of 0 or 1
+ * and the magic number has the bits in its top byte, first cell highest.
  */
 static inline uint8_t
 gather(uint64_t ones)
@@ -20,8 +19,9 @@ gather(uint64_t ones)
     return (uint8_t)(ones * UINT64_C(0x8040201008040201) >> 56);
 }
 
-static inline void
-cells_to_byte(const int8_t *cells, uint8_t *value, uint8_t *there)
+/* Returns how many of the eight cells are there. */
+static inline unsigned
+cells_to_byte(const int8_t *cells, uint8_t *value)
 {
     uint64_t x;
     memcpy(&x, cells, sizeof x);
@@ -30,15 +30,13 @@ cells_to_byte(const int8_t *cells, uint8_t *value, uint8_t *there)
 #endif
     const uint64_t lowest = UINT64_C(0x0101010101010101);
     uint64_t absent = x >> 7 & lowest;
-    uint64_t nonzero = (x | x >> 1 | x >> 2 | x >> 3 | x >> 4 | x >> 5 |
-                        x >> 6) & lowest;
-    *value = gather(nonzero & ~absent);
-    *there = (uint8_t)~gather(absent);
+    uint64_t positive = ((x & lowest * 0x7f) + lowest * 0x7f) >> 7 & ~absent;
+    *value = gather(positive & lowest);
+    return 8 - (unsigned)(absent * lowest >> 56);
 }
 
 struct bytes {
     uint8_t value[LONGEST];
-    uint8_t there[LONGEST];
     unsigned n_there; /* cells */
 };
 
@@ -46,10 +44,8 @@ static void
 read_bytes(const int8_t *cells, size_t n, struct bytes *out)
 {
     out->n_there = 0;
-    for (size_t i = 0; i < n; i++) {
-        cells_to_byte(cells + 8 * i, &out->value[i], &out->there[i]);
-        out->n_there += (unsigned)__builtin_popcount(out->there[i]);
-    }
+    for (size_t i = 0; i < n; i++)
+        out->n_there += cells_to_byte(cells + 8 * i, &out->value[i]);
 }
 
 static uint16_t
@@ -64,9 +60,7 @@ read_options(const int8_t *cells, struct nd_options *options)
 {
     size_t n = 0;
     while (n < ND_OPTION_BYTES) {
-        uint8_t there;
-        cells_to_byte(cells + 8 * n, &options->bytes[n], &there);
-        if (there != 0xff)
+        if (cells_to_byte(cells + 8 * n, &options->bytes[n]) < 8)
             break;
         n++;
     }
@@ -145,9 +139,9 @@ known_hint(unsigned value)
 static void
 read_motion(struct nd_step *step, const int8_t *cells)
 {
-    uint8_t value[2], there[2];
-    cells_to_byte(cells, &value[0], &there[0]);
-    cells_to_byte(cells + 8, &value[1], &there[1]);
+    uint8_t value[2];
+    cells_to_byte(cells, &value[0]);
+    cells_to_byte(cells + 8, &value[1]);
     uint16_t motion = u16(value);
     step->direction = (uint8_t)(motion >> 15);
     step->gap_code = motion >> 6 & 0x1ff;
