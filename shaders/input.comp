@@ -17,7 +17,8 @@ ND_PARAMS(nd_input_params);
 vec4 estimate_at(int row, int k)
 {
     bool inside = k >= 0 && k < int(p.stride4);
-    vec4 v = estimate(row * int(p.stride4) + max(0, min(k, int(p.stride4) - 1)));
+    int safe = max(0, min(k, int(p.stride4) - 1));
+    vec4 v = estimate(row * int(p.stride4) + safe);
     return inside ? v : vec4(0);
 }
 

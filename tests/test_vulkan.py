@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A place for models."""
+    """Make a place for models."""
     return tmp_path_factory.mktemp("vulkan")
 
 
@@ -164,18 +165,20 @@ def test_neighbours_change_nothing(folder: Path, family: str) -> None:
 
 @needs_device
 def test_devices_are_described() -> None:
-    """Names count up; the type is one that nd_gpu_type_name tells."""
+    """Names count up; type, driver, Vulkan version, subgroup and memory are told."""
     devices = vulkan_devices()
     assert [d["name"] for d in devices] == [f"vulkan:{i}" for i in range(len(devices))]
     types = {"discrete", "integrated", "virtual", "cpu", "other"}
     assert {d["type"] for d in devices} <= types
+    told = r"; driver .+; Vulkan 1\.\d+\.\d+; subgroups of \d+; \d+ MB$"
+    assert all(re.search(told, d["description"]) for d in devices)
 
 
 @needs_device
 def test_index_past_the_last(folder: Path) -> None:
     """vulkan:99 is an error that says what there is."""
     path, _ = weights_of("1", folder)
-    with pytest.raises(_core.DeviceError, match="no Vulkan device 99.*vulkan:0"):
+    with pytest.raises(_core.DeviceError, match=r"no Vulkan device 99.*vulkan:0"):
         _core.Model(path, device="vulkan:99", **SIZES["1"])
 
 

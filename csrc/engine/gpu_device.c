@@ -181,7 +181,8 @@ create_instance(struct nd_gpu_instance *root, struct nd_error *err)
 {
     static const char *const layer = LAYER;
     static const char *const extension = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
-    if (open_loader(root, err) != ND_OK || choose_validation(root, err) != ND_OK)
+    if (open_loader(root, err) != ND_OK ||
+        choose_validation(root, err) != ND_OK)
         goto error;
     VkApplicationInfo application = {
         .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
@@ -212,7 +213,7 @@ create_instance(struct nd_gpu_instance *root, struct nd_error *err)
     return ND_OK;
 error:
     destroy_instance(root);
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 /* --- list of devices ---------------------------------------------------- */
@@ -395,6 +396,23 @@ choose_queue(struct nd_gpu *gpu, struct nd_error *err)
                    gpu->info.name);
 }
 
+/* Vulkan promises 4 of each; desktop and server devices have 16 or more. */
+static enum nd_status
+check_limits(const struct nd_gpu *gpu, struct nd_error *err)
+{
+    const VkPhysicalDeviceLimits *has = &gpu->limits;
+    if (has->maxPerStageDescriptorStorageBuffers < ND_GPU_MAX_BUFFERS ||
+        has->maxPerStageDescriptorStorageImages < ND_GPU_MAX_INPUTS)
+        return nd_fail(err, ND_DEVICE,
+                       "Vulkan: a shader of %s sees %u storage buffers and %u "
+                       "texel buffers; netdiffusion needs %d and %d",
+                       gpu->info.name,
+                       has->maxPerStageDescriptorStorageBuffers,
+                       has->maxPerStageDescriptorStorageImages,
+                       ND_GPU_MAX_BUFFERS, ND_GPU_MAX_INPUTS);
+    return ND_OK;
+}
+
 static enum nd_status
 create_device(struct nd_gpu *gpu, struct nd_error *err)
 {
@@ -415,6 +433,8 @@ create_device(struct nd_gpu *gpu, struct nd_error *err)
     vk->GetPhysicalDeviceProperties(gpu->physical, &properties);
     gpu->limits = properties.limits;
     vk->GetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->heaps);
+    if (check_limits(gpu, err) != ND_OK)
+        goto error;
     VK(vk->CreateDevice(gpu->physical, &info, NULL, &gpu->device));
 #define X(fn) vk->fn = (PFN_vk##fn)vk->GetDeviceProcAddr(gpu->device, "vk" #fn);
     ND_VK_DEVICE(X)
@@ -422,7 +442,7 @@ create_device(struct nd_gpu *gpu, struct nd_error *err)
     vk->GetDeviceQueue(gpu->device, gpu->family, 0, &gpu->queue);
     return ND_OK;
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 enum nd_status

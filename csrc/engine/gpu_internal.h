@@ -130,6 +130,7 @@ enum nd_gpu_shader {
 enum {
     ND_GPU_MAX_INPUTS = 6,
     ND_GPU_MAX_OUTPUTS = 3,
+    ND_GPU_MAX_BUFFERS = 8, /* storage buffers of one shader: estimate */
     ND_GPU_MAX_CONSTANTS = 5, /* LANES, TEXELS and three of the shader */
     ND_GPU_MAX_PIPELINES = 96
 };
@@ -233,6 +234,13 @@ struct nd_gpu_weight {
             goto error;                                                       \
         }                                                                     \
     } while (0)
+
+/* What to return at the label error. */
+static inline enum nd_status
+nd_gpu_failed(const struct nd_error *err)
+{
+    return err == NULL ? ND_DEVICE : err->code;
+}
 
 /* Writes what a VkResult means and what to do about it. */
 enum nd_status nd_gpu_fail(struct nd_error *err, VkResult result,

@@ -130,7 +130,7 @@ nd_gpu_buffer_new(struct nd_gpu *gpu, enum nd_gpu_use use, size_t bytes,
         return ND_OK;
 error:
     nd_gpu_buffer_free(gpu, out);
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 void

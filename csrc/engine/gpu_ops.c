@@ -6,10 +6,11 @@
 
 #include "params.h"
 
-_Static_assert(ND_DO_NONE == ND_EPILOGUE_NONE && ND_DO_SILU == ND_EPILOGUE_SILU &&
-                   ND_DO_GELU == ND_EPILOGUE_GELU &&
-                   ND_DO_ADD == ND_EPILOGUE_ADD &&
-                   ND_DO_GATED == ND_EPILOGUE_GATED,
+_Static_assert((int)ND_DO_NONE == (int)ND_EPILOGUE_NONE &&
+                   (int)ND_DO_SILU == (int)ND_EPILOGUE_SILU &&
+                   (int)ND_DO_GELU == (int)ND_EPILOGUE_GELU &&
+                   (int)ND_DO_ADD == (int)ND_EPILOGUE_ADD &&
+                   (int)ND_DO_GATED == (int)ND_EPILOGUE_GATED,
                "params.h and backend.h number the epilogues alike");
 
 /* What one op is recorded with. */

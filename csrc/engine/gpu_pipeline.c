@@ -71,7 +71,7 @@ create_layout(struct nd_gpu *gpu, enum nd_gpu_shader shader,
                                          &gpu->layouts[shader]));
     return ND_OK;
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 enum nd_status
@@ -129,7 +129,7 @@ create_pipeline(struct nd_gpu *gpu, struct nd_gpu_pipeline *p,
     return ND_OK;
 error:
     vk->DestroyShaderModule(gpu->device, module, NULL);
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 enum nd_status

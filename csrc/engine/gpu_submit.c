@@ -25,7 +25,7 @@ nd_gpu_submit_init(struct nd_gpu *gpu, struct nd_error *err)
     VK(vk->CreateFence(gpu->device, &fence, NULL, &gpu->fence));
     return ND_OK;
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 void
@@ -46,7 +46,7 @@ nd_gpu_wait(struct nd_gpu *gpu, struct nd_error *err)
     }
     return nd_gpu_check(gpu, err);
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 enum nd_status
@@ -65,7 +65,7 @@ nd_gpu_submit(struct nd_gpu *gpu, VkCommandBuffer commands,
     gpu->running = true;
     return ND_OK;
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 /* Everything before, on the device, is seen by everything after. */
@@ -102,7 +102,7 @@ nd_gpu_transfer_begin(struct nd_gpu *gpu, struct nd_error *err)
     VK(gpu->root.vk.BeginCommandBuffer(gpu->transfer, &info));
     return ND_OK;
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 enum nd_status
@@ -114,7 +114,7 @@ nd_gpu_transfer_end(struct nd_gpu *gpu, struct nd_error *err)
     status = nd_gpu_submit(gpu, gpu->transfer, err);
     return status == ND_OK ? nd_gpu_wait(gpu, err) : status;
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 /* --- recordings --------------------------------------------------------- */
@@ -151,7 +151,7 @@ nd_gpu_recording_begin(struct nd_gpu *gpu, size_t max_calls,
     return ND_OK;
 error:
     nd_gpu_recording_free(gpu, out);
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 enum nd_status
@@ -163,7 +163,7 @@ nd_gpu_recording_end(struct nd_gpu *gpu,
     VK(gpu->root.vk.EndCommandBuffer(recording->commands));
     return nd_gpu_check(gpu, err);
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }
 
 void
@@ -278,5 +278,5 @@ nd_gpu_dispatch(struct nd_gpu *gpu, const struct nd_gpu_recording *recording,
     barrier(gpu, commands, false);
     return ND_OK;
 error:
-    return err == NULL ? ND_DEVICE : err->code;
+    return nd_gpu_failed(err);
 }

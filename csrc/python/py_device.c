@@ -67,6 +67,16 @@ describe_cpu(void)
     return told;
 }
 
+/* "llvmpipe (...); driver llvmpipe, Mesa 22.3.6 (...); Vulkan 1.3.230; ..." */
+static PyObject *
+describe_gpu(const struct nd_gpu_info *info)
+{
+    return PyUnicode_FromFormat(
+        "%s; driver %s; Vulkan %u.%u.%u; subgroups of %u; %llu MB", info->name,
+        info->driver, info->api[0], info->api[1], info->api[2], info->subgroup,
+        (unsigned long long)(info->memory_bytes >> 20));
+}
+
 /* Adds vulkan:N for every device; none, or no loader, adds nothing. */
 static int
 append_gpus(PyObject *list)
@@ -77,8 +87,9 @@ append_gpus(PyObject *list)
         return 0;
     for (size_t i = 0; i < count && i < GPUS_MOST; i++) {
         PyObject *told = Py_BuildValue(
-            "{sNssss}", "name", PyUnicode_FromFormat("vulkan:%zu", i), "type",
-            nd_gpu_type_name(info[i].type), "description", info[i].name);
+            "{sNsssN}", "name", PyUnicode_FromFormat("vulkan:%zu", i), "type",
+            nd_gpu_type_name(info[i].type), "description",
+            describe_gpu(&info[i]));
         if (told == NULL || PyList_Append(list, told) < 0) {
             Py_XDECREF(told);
             return -1;
