@@ -5,7 +5,9 @@
 
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,fma"))), apply_to = function)
+#define ND_TARGET "avx512f,avx512dq,avx512vl,fma"
+#pragma clang attribute push(__attribute__((target(ND_TARGET))),              \
+                             apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512dq,avx512vl,fma")
 #endif

@@ -151,14 +151,14 @@ nd_batch_destroy(struct nd_batch *batch)
         return;
     struct nd_backend *backend = batch->network->backend;
     struct nd_tensor *tensors[] = {
-        batch->tokens,         batch->flows,           batch->class_rows,
-        batch->position,       batch->length_features, batch->given,
-        batch->level_features, batch->level_hidden,    batch->levels,
-        batch->condition,      batch->modulation,      batch->rotary,
-        batch->x,              batch->estimate,        batch->input,
-        batch->h,              batch->y,               batch->qkv,
-        batch->up,             batch->logits,          batch->none_logits,
-        batch->cells,          batch->none,            batch->position_features};
+        batch->tokens, batch->flows, batch->class_rows, batch->position,
+        batch->length_features, batch->given, batch->level_features,
+        batch->level_hidden, batch->levels, batch->condition,
+        batch->modulation, batch->rotary, batch->x, batch->estimate,
+        batch->input, batch->h, batch->y, batch->qkv, batch->up,
+        batch->logits, batch->none_logits, batch->cells, batch->none,
+        batch->position_features
+    };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         backend->functions->tensor_destroy(backend, tensors[i]);
     free(batch->offsets);
