@@ -214,7 +214,7 @@ def test_a_run_can_start_from_a_model(flows: FlowSet, tmp_path: Path) -> None:
     assert fresh.adopt(read_pretrained(tmp_path / "model")) > 50
     assert fresh._train_step(0.0) < 0.9 * untrained
     wide = TrainingConfig(width=96, blocks=2, heads=2, mlp=64)
-    with pytest.raises(nd.Error, match="same width"):
+    with pytest.raises(nd.Error, match="another size"):
         Trainer(TrainingSet(other, wide), wide, seed=9).adopt(
             read_pretrained(tmp_path / "model")
         )

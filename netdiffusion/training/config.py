@@ -106,7 +106,9 @@ class TrainingConfig:
         where : str
             Named in errors, usually the path.
         """
-        kinds = {f.name: type(f.default) for f in dataclasses.fields(cls)}
+        kinds: dict[str, type] = {
+            f.name: type(f.default) for f in dataclasses.fields(cls)
+        }
         unknown = sorted(set(values) - set(kinds))
         if unknown:
             raise Error(
@@ -118,7 +120,9 @@ class TrainingConfig:
             if not isinstance(value, accepted or kinds[name]):
                 wanted = kinds[name].__name__
                 raise Error(f"{where}: {name} must be {wanted}, not {value!r}.")
-        made = {k: kinds[k](v) for k, v in values.items()}
+        made: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**made)
 
     @classmethod
@@ -135,7 +139,7 @@ class TrainingConfig:
             import tomllib
         else:
             try:
-                import tomli as tomllib
+                import tomli as tomllib  # type: ignore[import-not-found]
             except ImportError:
                 raise Error(
                     f"{path}: reading TOML on Python 3.10 needs tomli. "

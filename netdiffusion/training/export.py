@@ -88,7 +88,8 @@ def _swapped(name: str, value: npt.NDArray[Any], planes: bool) -> npt.NDArray[An
     columns = value.shape[axis] // total
     one = (3, columns) if planes else (columns, 3)
     shape = (*value.shape[:axis], total // 3, *one, *value.shape[axis + 1 :])
-    return value.reshape(shape).swapaxes(axis + 1, axis + 2).reshape(value.shape)
+    turned = value.reshape(shape).swapaxes(axis + 1, axis + 2)
+    return np.asarray(turned.reshape(value.shape))
 
 
 def read_pretrained(directory: Path) -> Pretrained:

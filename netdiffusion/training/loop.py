@@ -36,6 +36,10 @@ __all__ = ["Pretrained", "Trainer"]
 log = logging.getLogger("netdiffusion")
 
 LOG_EVERY = 20
+_OTHER_SIZE = (
+    "fit: the network to start from has another size; give the same width, blocks, "
+    "heads and mlp."
+)
 HISTORY = ("step", "seconds", "loss", "learning_rate")
 
 
@@ -139,29 +143,27 @@ class Trainer:
         Error
             Other sizes.
         """
-        mine = self.data.columns
-        column = other.column_of_cell[mine.first_cell]
-        known = {name: k for k, name in enumerate(other.names)}
-        known[None] = len(other.names)
-        names = [*self.data.names.tolist(), None]
-        rows = torch.tensor([known.get(name, -1) for name in names])
+        if other.tensors["mod.bias"].shape != (6 * self.config.width,):
+            raise Error(_OTHER_SIZE)
+        column = other.column_of_cell[self.data.columns.first_cell]
         fits = torch.from_numpy(column.astype(np.int64))
-        pick = {"classes.weight": (rows, 0, 1)}
-        pick["in.weight"] = (fits, 1, 6)
-        pick["final.out.weight"] = pick["final.out.bias"] = (fits, 0, 3)
+        known = {name: k for k, name in enumerate(other.names)}
+        rows = [known.get(name, -1) for name in self.data.names.tolist()]
+        pick = {
+            "classes.weight": (torch.tensor([*rows, len(known)]), 0, 1),
+            "in.weight": (fits, 1, 6),
+            "final.out.weight": (fits, 0, 3),
+            "final.out.bias": (fits, 0, 3),
+        }
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():
-                theirs = torch.from_numpy(other.tensors[name])
+                theirs = torch.from_numpy(other.tensors.get(name, np.zeros(0)))
                 if name in pick:
                     _copy_where_known(parameter, theirs, *pick[name])
                 elif parameter.shape == theirs.shape:
                     parameter.copy_(theirs)
                 else:
-                    raise Error(
-                        f"fit: {name} has shape {tuple(theirs.shape)} in the network "
-                        f"to start from, {tuple(parameter.shape)} here; give the same "
-                        "width, blocks, heads and mlp."
-                    )
+                    raise Error(_OTHER_SIZE)
         self.average.copy_(self.flat.detach())
         return int((column >= 0).sum())
 
@@ -251,7 +253,7 @@ class Trainer:
         self.network.train()
         self.gradient.zero_()
         loss = self._loss(batch, dice, again)
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.world > 1:
             dist.all_reduce(self.gradient)
             self.gradient /= self.world
@@ -384,9 +386,8 @@ def _copy_where_known(
     Lines whose index is -1 keep their value, but inputs that the other network
     did not have start at zero.
     """
-    mine, theirs = mine.movedim(axis, 0), theirs.movedim(axis, 0)
-    mine = mine.unflatten(0, (planes, -1))
-    theirs = theirs.unflatten(0, (planes, -1))
+    mine, theirs = (x.movedim(axis, 0) for x in (mine, theirs))
+    mine, theirs = (x.view(planes, -1, *x.shape[1:]) for x in (mine, theirs))
     mine[:, index >= 0] = theirs[:, index[index >= 0]]
     if axis == 1:
         mine[:, index < 0] = 0.0

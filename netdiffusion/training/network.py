@@ -308,7 +308,7 @@ class RowFormer(nn.Module):
             h = block(h, mod, places, angles)
             stages[f"block.{number}"] = h
         shift, scale = final[:, None].chunk(2, dim=-1)
-        logits = self.final.out(modulate(h, shift, scale)).float().view_as(x)
+        logits: Tensor = self.final.out(modulate(h, shift, scale)).float().view_as(x)
         if trace is not None:
             trace.update(stages, logits=logits)
         return logits
@@ -324,7 +324,9 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         One-hot cells, 0 and 1.
     weight : Tensor of float32, broadcastable to (F, P, C)
     """
-    result: Tensor = _CrossEntropy.apply(logits, target, weight)
+    result: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        logits, target, weight
+    )
     return result
 
 
