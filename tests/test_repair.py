@@ -501,6 +501,7 @@ LENGTHS = (12, 13, 17, 18, 19, 43, 44, 45, 260, 512, 1200)
         ("udp", 67, (241, 243, 244, 300, 548)),
         ("udp", 123, (4, 12, 20, 48, 68)),
         ("udp", 443, (1, 20, 1350)),
+        ("tcp", 22, (21, 1, 4, 12, 14, 15, 52, 1460)),
         ("tcp", 53, (1, 2, 14, 30, 900, 1460)),
         ("tcp", 88, (1, 30, 1460)),
         ("tcp", 389, (14, 300)),
@@ -526,6 +527,15 @@ def test_payloads_are_not_malformed(
     assert expert_lines(flows, path) == []
     assert nd.validate(flows).ok
     assert nd.validate(path).checksums["right"] == len(rows)
+
+
+def test_datagrams_hold_the_header_of_their_service(tmp_path: Path) -> None:
+    """A drawn mDNS payload of 3 bytes gets 12; an empty one stays empty."""
+    rows = [packet("udp", port=5353, size=size) for size in (3, 0, 20)]
+    flows, report = repaired(rows)
+    assert (flows.wire_length - 42).tolist() == [12, 0, 20]
+    assert report.by_rule() == {"payload": 4}
+    assert expert_lines(flows, tmp_path / "mdns.pcap") == []
 
 
 def test_checksums_of_rows_are_those_of_the_bytes(tmp_path: Path) -> None:

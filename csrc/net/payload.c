@@ -229,8 +229,11 @@ ntp_message(const struct nd_payload *p, uint8_t *head)
 static const struct {
     uint16_t port;
     uint8_t n;
-    uint8_t bytes[7];
+    uint8_t bytes[15];
 } long_messages[] = {
+    /* version line (RFC 4253 section 4.2), then a packet */
+    {22, 15, {'S', 'S', 'H', '-', '2', '.', '0', '-', 'x', '\r', '\n',
+              0x7f, 0xff, 0xff, 0xff}},
     {42, 4, {0, 0x7f, 0xff, 0xff}},                     /* WINS */
     {88, 4, {0, 0x7f, 0xff, 0xff}},                     /* Kerberos */
     {161, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},     /* SNMP */
@@ -284,6 +287,26 @@ service(const struct nd_endpoints *ends)
 {
     uint16_t a = ends->port[0], b = ends->port[1];
     return a < b && a != 0 ? a : b;
+}
+
+/* Datagram services and the shortest header that their messages have. */
+static const struct {
+    uint16_t port, least;
+} shortest[] = {
+    {DNS, 12},  {67, 241}, {68, 241}, {69, 3},    {123, 4},
+    {137, 12},  {138, 10}, {546, 4},  {547, 4},   {1194, 10},
+    {3389, 8},  {4500, 4}, {MDNS, 12}, {LLMNR, 12}, {5683, 4},
+};
+
+uint32_t
+nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends)
+{
+    uint16_t port = service(ends);
+    if (protocol == UDP)
+        for (size_t i = 0; i < sizeof shortest / sizeof *shortest; i++)
+            if (shortest[i].port == port)
+                return shortest[i].least;
+    return 0;
 }
 
 size_t

@@ -27,6 +27,9 @@
     X(IP_LENGTH, "ip-length", "RFC 791 3.1, RFC 8200 3",                      \
       "the IP length covers the headers and the payload, and no more than "   \
       "the path carries")                                                     \
+    X(PAYLOAD, "payload", "RFC 1035 4.1.1, RFC 2131 2, RFC 5905 7.3",          \
+      "a datagram with data holds the header of the service that its port "   \
+      "names")                                                                \
     X(IP_OPTIONS, "ip-options", "RFC 791 3.1",                                \
       "IP options have known kinds and lengths and end on 4 bytes")           \
     X(IP_TTL, "ip-ttl", "RFC 791 3.2, RFC 4861 11.2",                         \

@@ -1,3 +1,4 @@
+#include "payload.h"
 #include "repair_flow.h"
 
 enum { IPV4_FIXED = 20, IPV6_FIXED = 40, TCP_FIXED = 20, SHORT_HEADER = 8 };
@@ -26,6 +27,7 @@ void
 nd_repair_structure(struct nd_draft *flow)
 {
     bool tcp = flow->protocol == ND_PROTOCOL_TCP;
+    uint32_t least = nd_payload_least(flow->protocol, &flow->ends);
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
         if (flow->ip_version == 4)
@@ -37,5 +39,7 @@ nd_repair_structure(struct nd_draft *flow)
         else
             step->tcp_options.length = 0;
         nd_repair_set_payload(flow, step, ND_RULE_IP_LENGTH, step->payload);
+        if (step->payload > 0 && step->payload < least)
+            nd_repair_set_payload(flow, step, ND_RULE_PAYLOAD, least);
     }
 }
