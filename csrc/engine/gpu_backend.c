@@ -279,7 +279,7 @@ nd_gpu_backend_create(int index, struct nd_backend **backend,
         return status;
     }
     b->base.functions = &functions;
-    b->base.preferred_tokens = b->gpu->shuffle ? 2048 : 8192;
+    b->base.preferred_tokens = b->gpu->shuffle ? 2048 : 4096;
     snprintf(b->base.device, sizeof b->base.device, "vulkan:%d (%.200s, %s)",
              index, b->gpu->info.name, b->gpu->shuffle ? "shuffle" : "tile");
     *backend = &b->base;
