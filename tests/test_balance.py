@@ -162,3 +162,19 @@ def test_sampler_is_an_estimator(flows: nd.FlowSet, model: Bootstrap) -> None:
     )
     search.fit(flow_bits(flows, 3), flows.labels)
     assert search.best_score_ > 0.8
+
+
+def test_base_model_fills_a_class(flows: nd.FlowSet) -> None:
+    """The shipped model draws, repair makes valid, features come out as X's."""
+    over = nd.FlowOverSampler(
+        sampling_strategy={"lab_modbus": flows.counts["lab_modbus"] + 4},
+        random_state=0,
+        steps=4,
+        device="cpu",
+    )
+    x = flows.padded(4)
+    more, y = over.fit_resample(x, flows.labels)
+    assert more.shape == (len(x) + 4, 4, 1088)
+    assert y[len(x) :].tolist() == ["lab_modbus"] * 4
+    assert over.flows_.synthetic.all()
+    assert nd.validate(over.flows_).ok
