@@ -87,7 +87,8 @@ void main()
             [[unroll]] for (int o = 0; o < OWN; o++)
                 sum[i][o] *= shrink;
         }
-        for (int from = 0; from < LANES; from++) {
+        int lanes = min(LANES, (keys - block + 3) / 4);
+        for (int from = 0; from < lanes; from++) {
             vec4 v[4][OWN];
             [[unroll]] for (int c = 0; c < 4; c++)
                 [[unroll]] for (int o = 0; o < OWN; o++)

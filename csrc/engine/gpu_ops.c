@@ -147,6 +147,26 @@ record_norm(const struct recorder *r, const struct nd_norm *op)
 
 /* --- attention ---------------------------------------------------------- */
 
+static size_t
+padded_rows(const struct nd_ragged *ragged, size_t rows)
+{
+    size_t n = 0;
+    for (size_t f = 0; f < ragged->n_flows; f++)
+        n += parts(ragged->offsets[f + 1] - ragged->offsets[f], rows) * rows;
+    return n;
+}
+
+/*
+ * Queries of a tile of the shuffle kernel. 16 use each load of a key twice as
+ * often as 8 and are a tenth quicker, unless short flows leave rows empty.
+ */
+static uint32_t
+shuffle_rows(const struct nd_gpu *gpu, const struct nd_ragged *ragged)
+{
+    size_t of_8 = padded_rows(ragged, 8), of_16 = padded_rows(ragged, 16);
+    return gpu->info.subgroup == 8 && of_16 * 10 > of_8 * 11 ? 8 : 16;
+}
+
 /* Cuts each flow into tiles of `rows` queries or fewer. */
 static enum nd_status
 make_tiles(const struct recorder *r, const struct nd_ragged *ragged,
@@ -213,7 +233,8 @@ record_attention(const struct recorder *r, const struct nd_attention *op)
     size_t width = op->qkv->columns / 3, head = width / op->heads;
     uint32_t head4 = (uint32_t)(head / 4);
     bool shuffle = r->gpu->shuffle;
-    uint32_t lanes = lanes_of(r->gpu), rows = shuffle ? 16 : lanes;
+    uint32_t lanes = lanes_of(r->gpu);
+    uint32_t rows = shuffle ? shuffle_rows(r->gpu, &op->ragged) : lanes;
     /* Keys of a load of the tile kernel: k and v in 16 KiB of shared memory. */
     uint32_t keys = head4 > 256 ? 1 : 512 / head4 < 32 ? 512 / head4 : 32;
     struct nd_attention_params params = {
