@@ -15,6 +15,7 @@ import click
 import netdiffusion as nd
 from netdiffusion.captures import SUFFIXES, CaptureWarning, find_captures
 from netdiffusion.files import written_whole
+from netdiffusion.repair import Events
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_UNREADABLE = 1, 2, 3
 EXIT_VIOLATION, EXIT_DEVICE, EXIT_INTERRUPTED = 4, 5, 130
@@ -125,6 +126,20 @@ def _device_option(function: _F) -> _F:
 
 
 _seed = click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+
+
+def _events(default: Events) -> Callable[[_F], _F]:
+    """Return the option that says what becomes of drawn events."""
+    return click.option(
+        "--events",
+        type=click.Choice(["quiet", "keep"]),
+        default=default,
+        show_default=True,
+        help="keep: resets, closed windows and lost segments stay as drawn, and "
+        "readers of captures warn of them.",
+    )
+
+
 _captures = click.argument(
     "captures", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -298,18 +313,22 @@ def _counts(
 @click.option("--steps", type=int, help="Denoising steps. Default: the model's.")
 @_device_option
 @click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
+@_events("quiet")
 def sample(
     model: Path | None,
     counts: dict[str, int],
     output: Path,
     force: bool,
     png: Path | None,
+    events: Events,
     **options: Any,
 ) -> None:
     """Draw flows of classes from MODEL and write OUT.pcap, .pcapng or .npz."""
     _check_output(output, force)
     _check_pictures(png, force)
-    flows = nd.FlowDiffusion.from_pretrained(model).sample(counts, **options)
+    flows = nd.FlowDiffusion.from_pretrained(model).sample(
+        counts, options=nd.RepairOptions(events=events), **options
+    )
     _save(flows, output, force)
     if png is not None:
         flows.to_png(png, overwrite=force)
@@ -323,11 +342,13 @@ def sample(
 @click.option(
     "--report", type=click.Path(path_type=Path), help="JSON: cells changed by rule."
 )
+@_events("keep")
 def repair(
     inputs: tuple[Path, ...],
     output: Path,
     force: bool,
     seed: int,
+    events: Events,
     report: Path | None,
 ) -> None:
     """Make the flows of INPUTS (.npz, .nprint, .png) obey the protocols."""
@@ -335,7 +356,8 @@ def repair(
     if report is not None:
         _check_new(report, force)
     flows = nd.FlowSet.concatenate(_load(path) for path in inputs)
-    fixed, told = nd.repair(flows, seed=seed, return_report=True)
+    chosen = nd.RepairOptions(events=events)
+    fixed, told = nd.repair(flows, seed=seed, options=chosen, return_report=True)
     _save(fixed, output, force)
     if report is not None:
         with written_whole(report, overwrite=force) as scratch:

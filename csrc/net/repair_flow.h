@@ -174,7 +174,8 @@ void nd_repair_vote(struct nd_draft *flow, const struct nd_anchor *anchor);
 /* repair_structure.c: lengths and what a packet alone must obey */
 void nd_repair_structure(struct nd_draft *flow);
 /* The largest payload that fits behind the headers of a step. */
-uint32_t nd_repair_room(const struct nd_draft *flow, const struct nd_step *step);
+uint32_t nd_repair_room(const struct nd_draft *flow,
+                        const struct nd_step *step);
 void nd_repair_set_payload(struct nd_draft *flow, struct nd_step *step,
                            enum nd_rule rule, uint32_t payload);
 
