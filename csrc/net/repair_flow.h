@@ -198,6 +198,7 @@ void nd_repair_time(struct nd_draft *flow);
 void nd_repair_ids(struct nd_draft *flow);
 
 /* repair_write.c */
-void nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out);
+void nd_repair_write(const struct nd_draft *flow,
+                     const struct nd_repaired *out);
 
 #endif

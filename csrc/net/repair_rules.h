@@ -84,7 +84,7 @@
       "data stays inside the window that the peer has advertised")            \
     X(TCP_EVENT, "tcp-event", "-",                                            \
       "events=\"quiet\": no RST, no closed or filled window, no hole in "     \
-      "the sequence, no duplicate SACK")                                                 \
+      "the sequence, no duplicate SACK")                                      \
     X(UDP_LENGTH, "udp-length", "RFC 768",                                    \
       "the UDP length is that of header and payload")                         \
     X(ICMP_TYPE, "icmp-type", "RFC 792, RFC 4443, RFC 4861",                  \

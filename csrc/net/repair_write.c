@@ -40,7 +40,8 @@ write_ipv4(const struct nd_draft *flow, const struct nd_step *step,
     w->ip_bytes = IPV4_FIXED + (size_t)step->ip_options.length;
     b[0] = (uint8_t)(4 << 4 | w->ip_bytes / 4);
     b[1] = step->tos;
-    nd_put16(b + 2, (uint32_t)(w->ip_bytes + w->transport_bytes) + step->payload);
+    nd_put16(b + 2, (uint32_t)(w->ip_bytes + w->transport_bytes) +
+                        step->payload);
     nd_put16(b + 4, step->ip_id);
     nd_put16(b + 6, step->df ? 0x4000 : 0);
     b[8] = step->ttl;
