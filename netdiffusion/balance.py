@@ -13,6 +13,7 @@ from netdiffusion._core import Error
 from netdiffusion.evaluate.features import flow_bits, flow_statistics
 from netdiffusion.extras import require
 from netdiffusion.flows import FlowSet
+from netdiffusion.repair import RepairOptions
 
 if TYPE_CHECKING:
     from netdiffusion.model import FlowDiffusion
@@ -137,7 +138,13 @@ def draw_flows(
             "(FlowDiffusion().fit(flows), or `netdiffusion train`) and give it as "
             "model, or leave these classes out with a mapping as strategy."
         )
-    return loaded.sample(dict(counts), seed=seed, steps=steps, device=device)
+    return loaded.sample(
+        dict(counts),
+        seed=seed,
+        steps=steps,
+        device=device,
+        options=RepairOptions(events="quiet"),
+    )
 
 
 def _load(model: Model) -> FlowDiffusion:
