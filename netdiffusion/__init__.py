@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from netdiffusion._core import CaptureError, DeviceError, Error, FormatError
+from netdiffusion._core import (
+    CaptureError,
+    DeviceError,
+    Error,
+    FormatError,
+    devices,
+)
 from netdiffusion.balance import balance_flows
 from netdiffusion.captures import (
     CaptureWarning,
@@ -52,6 +58,7 @@ __all__ = [
     "Violation",
     "__version__",
     "balance_flows",
+    "devices",
     "evaluate",
     "get_layout",
     "iter_flows",

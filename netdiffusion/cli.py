@@ -326,9 +326,15 @@ def sample(
     """Draw flows of classes from MODEL and write OUT.pcap, .pcapng or .npz."""
     _check_output(output, force)
     _check_pictures(png, force)
-    flows = nd.FlowDiffusion.from_pretrained(model).sample(
-        counts, options=nd.RepairOptions(events=events), **options
-    )
+    drawer = nd.FlowDiffusion.from_pretrained(model)
+    try:
+        flows = drawer.sample(
+            counts, options=nd.RepairOptions(events=events), **options
+        )
+    except nd.Error as why:
+        if set(counts) <= set(drawer.classes_):
+            raise
+        raise click.UsageError(str(why)) from None
     _save(flows, output, force)
     if png is not None:
         flows.to_png(png, overwrite=force)

@@ -26,6 +26,7 @@ class Bootstrap:
         seed: int = 0,
         steps: int | None = None,
         device: str = "auto",
+        options: nd.RepairOptions | None = None,
     ) -> nd.FlowSet:
         """Draw flows of each class with replacement."""
         rng = np.random.default_rng(seed)
