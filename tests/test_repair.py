@@ -237,14 +237,30 @@ def test_tcp_options_are_made_legal(drawn: str, kept: str | None) -> None:
 
 
 def test_syn_options_stand_on_syns_only() -> None:
-    """MSS and window scale vanish from data; SACK needs both offers."""
+    """MSS and window scale vanish from data, and a clock nobody offered."""
     mss = bytes.fromhex("020405b403030700")
-    sack = bytes.fromhex("0101050a0000000000000000")
+    stamp = bytes.fromhex("0101080a0000000000000000")
     rows = handshake(mss, mss)
-    rows += [packet(options=mss), packet(options=sack, size=5)]
+    rows += [packet(options=mss), packet(options=stamp, size=5)]
     flows, report = repaired(rows)
     assert options_of(flows, 0) == options_of(flows, 1) == mss
     assert options_of(flows, 3) == options_of(flows, 4) == b""
+    assert report.by_rule() == {"tcp-negotiation": report.changed.sum()}
+
+
+def test_what_most_segments_use_is_offered() -> None:
+    """Timestamps on four segments come to both SYNs, on one they go."""
+    stamp = bytes.fromhex("0101080a0000000000000000")
+    mss = bytes.fromhex("020405b4")
+    rows = handshake(mss, mss)
+    rows[2] = packet(options=stamp)
+    few, _ = repaired(rows)
+    assert options_of(few, 2) == b"" and options_of(few, 0) == mss
+    rows += [packet(size=9, options=stamp) for _ in range(3)]
+    many, report = repaired(rows)
+    assert options_of(many, 0)[:6] == mss + stamp[2:4]
+    assert options_of(many, 1)[:6] == mss + stamp[2:4]
+    assert len(options_of(many, 5)) == 12
     assert report.by_rule() == {"tcp-negotiation": report.changed.sum()}
 
 

@@ -172,9 +172,40 @@ settle_syn_options(struct nd_draft *flow, struct nd_step *step,
     o->seen[d] = true;
 }
 
+/*
+ * What later segments use and a SYN did not offer is offered after all where
+ * that changes fewer cells than to take it from all of them. `worth`: SYNs
+ * that may be changed for one segment.
+ */
+static void
+offer_what_is_used(struct nd_draft *flow, uint8_t used, uint8_t offered,
+                   size_t length, size_t worth)
+{
+    size_t using = 0, missing = 0, n;
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (step->flags & ND_TCP_SYN)
+            missing += !nd_repair_find_option(&step->tcp_options, offered, &n);
+        else
+            using += nd_repair_find_option(&step->tcp_options, used, &n) !=
+                     NULL;
+    }
+    if (missing == 0 || using * worth <= missing)
+        return;
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (step->flags & ND_TCP_SYN &&
+            !nd_repair_find_option(&step->tcp_options, offered, &n))
+            nd_repair_add_option(flow, step, ND_RULE_TCP_NEGOTIATION, offered,
+                                 length);
+    }
+}
+
 static void
 settle_negotiation(struct nd_draft *flow)
 {
+    offer_what_is_used(flow, ND_OPT_TIMESTAMP, ND_OPT_TIMESTAMP, 10, 1);
+    offer_what_is_used(flow, ND_OPT_SACK, ND_OPT_SACK_OK, 2, 3);
     static const uint8_t on_syn[] = {ND_OPT_MSS, ND_OPT_SCALE, ND_OPT_SACK_OK,
                                      ND_OPT_FAST_OPEN};
     struct offer o = {{false, false}, {0, 0}};

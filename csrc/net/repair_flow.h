@@ -189,6 +189,10 @@ uint8_t *nd_repair_find_option(struct nd_options *options, uint8_t kind,
 void nd_repair_cut_option(struct nd_draft *flow, struct nd_step *step,
                           enum nd_rule rule, uint8_t kind, size_t length);
 
+/* Puts an option behind the others; false when it does not fit. */
+bool nd_repair_add_option(struct nd_draft *flow, struct nd_step *step,
+                          enum nd_rule rule, uint8_t kind, size_t length);
+
 /* repair_flags.c, repair_tcp.c, repair_icmp.c, repair_time.c */
 void nd_repair_flags(struct nd_draft *flow);
 void nd_repair_tcp(struct nd_draft *flow);

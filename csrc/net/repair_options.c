@@ -62,18 +62,25 @@ first_time(struct seen *seen, uint8_t kind)
 struct rebuild {
     const struct nd_options *in;
     struct nd_options out;
-    size_t nops;
+    size_t nops;     /* of the run that is being copied */
+    size_t all_nops; /* copied so far */
     bool dropped;
 };
 
+/*
+ * NOPs pad: three may stand anywhere, and two at the begin of any word. More
+ * look as if a router had blanked an option, and readers warn of them.
+ */
 static void
 copy_nop(struct rebuild *r)
 {
-    if (r->nops == MOST_NOPS) {
+    bool pair = r->nops < 2 && (r->out.length - r->nops) % 4 == 0;
+    if (r->all_nops >= MOST_NOPS && !pair) {
         r->dropped = true;
         return;
     }
     r->nops++;
+    r->all_nops++;
     r->out.bytes[r->out.length++] = ND_OPT_NOP;
 }
 
@@ -108,7 +115,7 @@ rebuild(struct rebuild *r, bool (*legal)(uint8_t kind, size_t length))
     const struct nd_options *in = r->in;
     size_t i = 0;
     r->out.length = 0;
-    r->nops = 0;
+    r->nops = r->all_nops = 0;
     r->dropped = false;
     while (i < in->length && in->bytes[i] != ND_OPT_EOL) {
         uint8_t kind = in->bytes[i];
@@ -273,4 +280,23 @@ nd_repair_cut_option(struct nd_draft *flow, struct nd_step *step,
     struct rebuild r = {.in = &marked};
     rebuild(&r, tcp_length_legal);
     replace(flow, rule, &step->tcp_options, &r.out);
+}
+
+bool
+nd_repair_add_option(struct nd_draft *flow, struct nd_step *step,
+                     enum nd_rule rule, uint8_t kind, size_t length)
+{
+    struct nd_options out = step->tcp_options;
+    size_t end = 0;
+    while (end < out.length && out.bytes[end] != ND_OPT_EOL)
+        end += out.bytes[end] == ND_OPT_NOP ? 1 : out.bytes[end + 1];
+    size_t whole = (end + length + 3) & ~(size_t)3;
+    if (whole > ND_OPTION_BYTES)
+        return false;
+    memset(out.bytes + end, 0, ND_OPTION_BYTES - end);
+    out.bytes[end] = kind;
+    out.bytes[end + 1] = (uint8_t)length;
+    out.length = (uint8_t)whole;
+    replace(flow, rule, &step->tcp_options, &out);
+    return true;
 }

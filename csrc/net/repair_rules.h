@@ -58,7 +58,7 @@
       "URG comes with data and a pointer into it, the pointer with URG")      \
     X(TCP_OPTIONS, "tcp-options", "RFC 9293 3.1",                             \
       "TCP options have known kinds and lengths, stand once and end on 4 "    \
-      "bytes; at most 3 NOPs in a row")                                       \
+      "bytes; NOPs only pad")                                       \
     X(TCP_NEGOTIATION, "tcp-negotiation", "RFC 9293 3.7.1, RFC 7323 2, 3.2, " \
       "RFC 2018 2",                                                           \
       "MSS, window scale and SACK-permitted stand on a SYN, and what a "      \

@@ -254,7 +254,7 @@ learn(struct nd_tcp_watch *w, const struct nd_seen *seen,
         return;
     }
     if (flags & SYN) {
-        me->scale = told->scale;
+        me->scale = told->scale >= 0 ? told->scale : me->scale;
         for (int k = 0; k < 256; k++)
             me->offered[k] |= told->has[k];
     }
