@@ -582,6 +582,13 @@ def test_rules_have_names_sources_and_texts() -> None:
     assert all(rule.source and rule.text for rule in table)
 
 
+def test_the_docs_show_the_table() -> None:
+    """Every rule stands in docs/repair.md as it does in C."""
+    page = (Path(__file__).parent.parent / "docs" / "repair.md").read_text()
+    for rule in nd.rules():
+        assert f"| {rule.name} | {rule.source} | {rule.text} |" in page
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
