@@ -51,6 +51,7 @@ def training_flows(data: Path) -> nd.FlowSet:
         labels=f"manifest:{data / 'manifest.csv'}",
         max_packets=MAX_PACKETS,
         where=wanted,
+        on_error="skip",  # a few packets of the captures are malformed
     )
     return nd.FlowSet.concatenate([apps, nd.load_lab_flows("train")])
 

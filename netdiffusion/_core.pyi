@@ -132,6 +132,10 @@ def repair(
     ports: npt.NDArray[np.uint16] | None = None,
     ip_version: npt.NDArray[np.uint8] | None = None,
     starts: npt.NDArray[np.int64] | None = None,
+    known_ports: tuple[
+        npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int32]
+    ]
+    | None = None,
 ) -> dict[str, npt.NDArray[Any]]: ...
 def repair_rules() -> list[tuple[str, str, str]]: ...
 def validate(

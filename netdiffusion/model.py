@@ -519,6 +519,7 @@ class FlowDiffusion:
             seed=seed,
             flow_ids=_flow_ids(counts),
             options=options,
+            server_ports=self._server_ports,
             meta=meta,
         )
         flows.meta["repair"] = report.to_dict()
@@ -604,6 +605,13 @@ class FlowDiffusion:
                     "list them."
                 )
         return [known[name] for name in counts]
+
+    @property
+    def _server_ports(self) -> dict[str, dict[str, list[int]]]:
+        """Ports of the classes that use few, by transport."""
+        return {
+            c["name"]: c["server_ports"] for c in self._classes if "server_ports" in c
+        }
 
     @cached_property
     def _histograms(

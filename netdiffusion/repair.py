@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -17,6 +17,7 @@ from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 from netdiffusion.layout import get_layout
 
 Events = Literal["keep", "quiet"]
+ServerPorts = Mapping[str, Sequence[int]]
 
 
 class Rule(NamedTuple):
@@ -204,6 +205,7 @@ def repair_canonical(
     flow_ids: npt.NDArray[np.uint64] | None = None,
     options: RepairOptions | None = None,
     anchors: FlowSet | None = None,
+    server_ports: Mapping[str, ServerPorts] | None = None,
     meta: dict[str, Any] | None = None,
     synthetic: bool = True,
 ) -> tuple[FlowSet, RepairReport]:
@@ -225,6 +227,10 @@ def repair_canonical(
     options : RepairOptions, optional
     anchors : FlowSet, optional
         As many flows, whose endpoints and first times are kept.
+    server_ports : mapping of str to mapping, optional
+        The ports that servers of a class use, under ``"tcp"`` and ``"udp"``, the
+        commonest first. A flow of such a class gets the one that changes the
+        fewest drawn cells; others keep the port that most packets drew.
     meta : dict, optional
         Where the flows come from.
     synthetic : bool, default True
@@ -235,14 +241,24 @@ def repair_canonical(
     flows : FlowSet
         Layout ``netdiffusion-1088``.
     report : RepairReport
+
+    Raises
+    ------
+    ValueError
+        Arrays of the wrong shape; a port that is not 1 to 65,535.
     """
     options = options or RepairOptions()
     n_flows = len(offsets) - 1
     if flow_ids is None:
         flow_ids = np.arange(n_flows, dtype=np.uint64)
+    classes = np.asarray(labels, np.str_)
     kept: dict[str, Any] = {}
     if anchors is not None:
         kept = _anchor_arrays(anchors)
+    if server_ports:
+        kept["known_ports"] = _port_lists(
+            server_ports, np.broadcast_to(classes, n_flows)
+        )
     arrays = _core.repair(
         canonical,
         offsets,
@@ -263,6 +279,25 @@ def repair_canonical(
         labels=flows.labels,
     )
     return flows, report
+
+
+def _port_lists(
+    server_ports: Mapping[str, ServerPorts], labels: npt.NDArray[np.str_]
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Return all ports, where the lists of classes begin, and each flow's list."""
+    lists = [
+        np.asarray(ports.get(transport, ()), np.int64)
+        for ports in server_ports.values()
+        for transport in ("tcp", "udp")
+    ]
+    known = np.concatenate(lists)
+    if known.size and (known.min() < 1 or known.max() > 65535):
+        raise ValueError("server_ports: a port is 1 to 65535.")
+    offsets = np.concatenate([[0], np.cumsum([len(n) for n in lists])])
+    number = {name: i for i, name in enumerate(server_ports)}
+    names, inverse = np.unique(labels, return_inverse=True)
+    of_name = np.array([number.get(n, -1) for n in names.tolist()], np.int32)
+    return known.astype(np.uint16), offsets.astype(np.int64), of_name[inverse]
 
 
 def _anchor_arrays(flows: FlowSet) -> dict[str, npt.NDArray[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -607,6 +608,37 @@ def test_wrong_options_are_told(options: nd.RepairOptions, message: str) -> None
         )
 
 
+def test_servers_use_the_ports_of_their_class() -> None:
+    """The listed port that changes the fewest cells, the first of equals."""
+    cells = np.stack([packet(port=80 ^ 64), packet(port=444), packet("udp", port=53)])
+    labels = ["web", "web", "dns"]
+    known = {"web": {"tcp": [443, 80], "udp": [9]}, "other": {"udp": [1]}}
+    offsets = np.arange(4)
+    flows, report = nd.repair_canonical(cells, offsets, labels, server_ports=known)
+    assert flows.ports[:, 1].tolist() == [80, 443, 53]
+    assert report.by_rule()["port"] == 1 + 3
+    noisy, at = noise(9)
+    flows, _ = nd.repair_canonical(noisy, at, "web", server_ports=known)
+    listed = {6: {443, 80}, 17: {9}, 1: {0}, 58: {0}}
+    for protocol, port in zip(flows.protocol, flows.ports[:, 1], strict=True):
+        assert port in listed[int(protocol)]
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"x": {"tcp": [0]}}, "1 to 65535"),
+        ({"x": {"udp": [65536]}}, "1 to 65535"),
+    ],
+)
+def test_wrong_ports_are_told(known: dict[str, Any], message: str) -> None:
+    """A list of ports holds ports."""
+    with pytest.raises(ValueError, match=message):
+        nd.repair_canonical(
+            np.stack([packet()]), np.array([0, 1]), "x", server_ports=known
+        )
+
+
 def test_shapes_and_types_are_checked() -> None:
     """The core takes no array of another shape or type."""
     cells: npt.NDArray[np.int8] = np.stack([packet()])
@@ -619,6 +651,11 @@ def test_shapes_and_types_are_checked() -> None:
         _core.repair(cells, np.array([0, 2]), 0, ids)
     with pytest.raises(ValueError, match="together"):
         _core.repair(cells, np.array([0, 1]), 0, ids, ports=np.zeros((1, 2), np.uint16))
+    ports, at = np.array([443], np.uint16), np.array([0, 1, 1])
+    for offsets, lists in ((at[:2], [1]), (at, [1]), (at, [0, 0]), (at[1:], [0])):
+        known = ports, offsets, np.array(lists, np.int32)
+        with pytest.raises(ValueError, match=r"offsets|known_ports"):
+            _core.repair(cells, np.array([0, 1]), 0, ids, known_ports=known)
 
 
 def test_no_flows_and_empty_flows() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,23 @@ def test_no_two_columns_are_the_same(flows: FlowSet) -> None:
     rows = flows.canonical()
     drawn = rows[:, Columns.of(rows).first_cell]
     assert np.unique(drawn, axis=1).shape == drawn.shape
+
+
+def test_classes_tell_the_ports_of_their_servers(flows: FlowSet) -> None:
+    """Ports that flows share, the commonest first; none where many use their own."""
+    ports = flows.ports.copy()
+    redis = np.flatnonzero(flows.labels == "lab_redis")
+    ports[redis[:3], 1] = 7000
+    ports[np.flatnonzero(flows.labels == "lab_ntp"), 1] += np.arange(
+        np.count_nonzero(flows.labels == "lab_ntp"), dtype=np.uint16
+    )
+    told = {
+        c["name"]: c.get("server_ports")
+        for c in TrainingSet(replace(flows, ports=ports), TINY).classes()
+    }
+    assert told["lab_redis"] == {"tcp": [6379, 7000]}
+    assert told["lab_ntp"] is None
+    assert told["lab_dns"]["udp"] == [53]
 
 
 def test_batches_repeat_and_hold_like_lengths(flows: FlowSet) -> None:

@@ -51,13 +51,17 @@ struct nd_repair_options {
 
 /*
  * Facts of a captured flow that repair shall keep. Endpoints are kept when
- * the flow turns out to have their IP version; a port 0 is none.
+ * the flow turns out to have their IP version; a port 0 is none. Where ports
+ * are listed the server has the one that changes the fewest drawn cells, the
+ * first of equals.
  */
 struct nd_anchor {
     struct nd_endpoints ends;
     uint8_t ip_version; /* of ends; 0: there are none */
     int64_t start;
     bool has_start;
+    const uint16_t *ports[2]; /* that servers use, TCP and UDP, or NULL */
+    size_t n_ports[2];
 };
 
 struct nd_repaired {

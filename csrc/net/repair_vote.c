@@ -155,6 +155,31 @@ vote_port(const struct nd_draft *flow, enum nd_header transport)
     return (uint16_t)(49152 + u % 16384); /* RFC 6335 section 6 */
 }
 
+/* The listed port that differs from the drawn ones in the fewest cells. */
+static uint16_t
+nearest_port(const struct nd_draft *flow, enum nd_header transport,
+             const uint16_t *ports, size_t n)
+{
+    size_t drawn = 0, ones[16] = {0}, least = SIZE_MAX;
+    uint16_t best = ports[0];
+    for (size_t i = 0; i < flow->n; i++) {
+        bool is_drawn = drew(&flow->steps[i], transport);
+        drawn += is_drawn;
+        for (int bit = 0; bit < 16; bit++)
+            ones[bit] += is_drawn && flow->steps[i].port >> bit & 1;
+    }
+    for (size_t k = 0; k < n; k++) {
+        size_t changed = 0;
+        for (int bit = 0; bit < 16; bit++)
+            changed += ports[k] >> bit & 1 ? drawn - ones[bit] : ones[bit];
+        if (changed < least) {
+            least = changed;
+            best = ports[k];
+        }
+    }
+    return best;
+}
+
 /* Services whose clients use a port of their own, IANA port numbers. */
 static const uint16_t client_ports[][3] = {
     /* transport, server, client */
@@ -187,7 +212,12 @@ settle_ports(struct nd_draft *flow, const struct nd_anchor *anchor)
         return;
     enum nd_header transport = flow->protocol == ND_PROTOCOL_TCP
                                    ? ND_HEADER_TCP : ND_HEADER_UDP;
-    uint16_t server = vote_port(flow, transport);
+    bool udp = flow->protocol == ND_PROTOCOL_UDP;
+    uint16_t server =
+        anchor != NULL && anchor->n_ports[udp] > 0
+            ? nearest_port(flow, transport, anchor->ports[udp],
+                           anchor->n_ports[udp])
+            : vote_port(flow, transport);
     bool given = anchor != NULL && anchor->ip_version == flow->ip_version &&
                  anchor->ends.port[0] != 0;
     if (given && anchor->ends.port[1] != 0)

@@ -75,7 +75,7 @@ read_pools(PyObject *object, struct nd_repair_options *options)
 
 /* ---- repair ----------------------------------------------------------- */
 
-enum { N_OUTPUTS = 9 };
+enum { N_OUTPUTS = 9, N_OBJECTS = 8 };
 
 struct output {
     const char *name;
@@ -100,6 +100,7 @@ struct job {
     struct nd_repair_options options;
     PyArrayObject *canonical, *offsets, *flow_ids;
     PyArrayObject *addresses, *ports, *ip_version, *starts; /* or NULL */
+    PyArrayObject *known, *known_offsets, *known_list;      /* or NULL */
     PyArrayObject *out[N_OUTPUTS];
 };
 
@@ -118,6 +119,24 @@ flow_outputs(const struct job *job, size_t flow, size_t packet)
     };
 }
 
+/* List k of known ports: TCP from offset 2 k, UDP from 2 k + 1. */
+static void
+list_ports(const struct job *job, size_t flow, struct nd_anchor *anchor)
+{
+    if (job->known == NULL)
+        return;
+    int32_t list = ((const int32_t *)PyArray_DATA(job->known_list))[flow];
+    if (list < 0)
+        return;
+    const int64_t *at = PyArray_DATA(job->known_offsets);
+    for (int udp = 0; udp < 2; udp++) {
+        const int64_t *range = at + 2 * list + udp;
+        anchor->ports[udp] =
+            (const uint16_t *)PyArray_DATA(job->known) + range[0];
+        anchor->n_ports[udp] = (size_t)(range[1] - range[0]);
+    }
+}
+
 static struct nd_anchor
 flow_anchor(const struct job *job, size_t flow)
 {
@@ -134,6 +153,7 @@ flow_anchor(const struct job *job, size_t flow)
         anchor.start = ((const int64_t *)PyArray_DATA(job->starts))[flow];
         anchor.has_start = true;
     }
+    list_ports(job, flow, &anchor);
     return anchor;
 }
 
@@ -188,8 +208,39 @@ optional_input(PyArrayObject **array, PyObject *object, int dtype, int axes,
     return check_shape(*array, argument, shape[0], shape[1], shape[2]);
 }
 
+/* Ports, where the lists begin, and the list of each flow or -1. */
 static int
-read_inputs(struct job *job, PyObject *objects[7])
+read_known_ports(struct job *job, PyObject *object, npy_intp flows)
+{
+    PyObject *ports, *offsets, *list;
+    if (object == NULL || object == Py_None)
+        return 0;
+    if (!PyArg_ParseTuple(object, "OOO;known_ports is a tuple of ports, "
+                                  "offsets and lists", &ports, &offsets,
+                          &list))
+        return -1;
+    job->known = nd_py_input(ports, NPY_UINT16, 1, "known_ports[0]");
+    if (job->known == NULL)
+        return -1;
+    job->known_offsets = nd_py_offsets(offsets, PyArray_DIM(job->known, 0));
+    job->known_list = nd_py_indices(list, NPY_INT32, "known_ports[2]");
+    if (job->known_offsets == NULL || job->known_list == NULL ||
+        check_shape(job->known_list, "known_ports[2]", flows, 0, 0) < 0)
+        return -1;
+    npy_intp lists = (PyArray_DIM(job->known_offsets, 0) - 1) / 2;
+    const int32_t *at = PyArray_DATA(job->known_list);
+    for (npy_intp f = 0; f < flows; f++)
+        if (at[f] >= lists) {
+            PyErr_Format(PyExc_ValueError,
+                         "known_ports[2]: flow %zd has list %d of %zd",
+                         (Py_ssize_t)f, (int)at[f], (Py_ssize_t)lists);
+            return -1;
+        }
+    return 0;
+}
+
+static int
+read_inputs(struct job *job, PyObject *objects[N_OBJECTS])
 {
     job->canonical = nd_py_input(objects[0], NPY_INT8, 2, "canonical");
     if (job->canonical == NULL)
@@ -211,7 +262,8 @@ read_inputs(struct job *job, PyObject *objects[7])
         optional_input(&job->ip_version, objects[5], NPY_UINT8, 1,
                        "ip_version", shape) < 0 ||
         optional_input(&job->starts, objects[6], NPY_INT64, 1, "starts",
-                       shape) < 0)
+                       shape) < 0 ||
+        read_known_ports(job, objects[7], flows) < 0)
         return -1;
     if ((job->addresses != NULL) == (job->ports != NULL) &&
         (job->addresses != NULL) == (job->ip_version != NULL))
@@ -254,12 +306,12 @@ output_dict(const struct job *job)
 
 static int
 parse_repair(PyObject *args, PyObject *keywords, struct job *job,
-             PyObject *objects[7])
+             PyObject *objects[N_OBJECTS])
 {
     static char *names[] = {"canonical", "offsets", "seed", "flow_ids",
                             "events", "mtu", "pools", "start", "spread",
                             "addresses", "ports", "ip_version", "starts",
-                            NULL};
+                            "known_ports", NULL};
     struct nd_repair_options *o = &job->options;
     PyObject *pools = Py_None;
     const char *events = "keep";
@@ -271,9 +323,10 @@ parse_repair(PyObject *args, PyObject *keywords, struct job *job,
     start = o->start;
     spread = o->spread;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "OOKO|$sIOLLOOOO:repair", names, &objects[0],
+            args, keywords, "OOKO|$sIOLLOOOOO:repair", names, &objects[0],
             &objects[1], &seed, &objects[2], &events, &mtu, &pools, &start,
-            &spread, &objects[3], &objects[4], &objects[5], &objects[6]))
+            &spread, &objects[3], &objects[4], &objects[5], &objects[6],
+            &objects[7]))
         return -1;
     o->seed = seed;
     o->mtu = mtu;
@@ -287,7 +340,7 @@ parse_repair(PyObject *args, PyObject *keywords, struct job *job,
 static PyObject *
 repair_repair(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    PyObject *objects[7] = {NULL}, *result = NULL;
+    PyObject *objects[N_OBJECTS] = {NULL}, *result = NULL;
     struct job job = {.canonical = NULL};
     struct nd_error err;
     enum nd_status status;
@@ -310,6 +363,9 @@ done:
     Py_XDECREF(job.ports);
     Py_XDECREF(job.ip_version);
     Py_XDECREF(job.starts);
+    Py_XDECREF(job.known);
+    Py_XDECREF(job.known_offsets);
+    Py_XDECREF(job.known_list);
     for (int i = 0; i < N_OUTPUTS; i++)
         Py_XDECREF(job.out[i]);
     return result;
@@ -465,7 +521,8 @@ repair_validate_packets(PyObject *module, PyObject *args)
 PyDoc_STRVAR(repair_doc,
 "repair(canonical, offsets, seed, flow_ids, *, events='keep', mtu=65535, "
 "pools=None, start=1704067200000000000, spread=3600000000000, "
-"addresses=None, ports=None, ip_version=None, starts=None)\n--\n\n"
+"addresses=None, ports=None, ip_version=None, starts=None, "
+"known_ports=None)\n--\n\n"
 "Turn canonical rows into flows that obey the protocols.");
 
 PyDoc_STRVAR(rules_doc,
