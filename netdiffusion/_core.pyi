@@ -164,6 +164,7 @@ class Model:
         heads: int,
         mlp: int,
         classes: int,
+        reveal: bool = False,
         device: str = "auto",
         threads: int = 0,
     ) -> Model: ...
@@ -181,6 +182,7 @@ class Model:
         renoise_sigma: float = 0.5,
         guidance: float = 1.0,
         *,
+        held: npt.NDArray[np.int8] | None = None,
         batch_tokens: int = 0,
         progress: Callable[[int, int, int], object] | None = None,
     ) -> npt.NDArray[np.int8]: ...
@@ -191,6 +193,7 @@ class Model:
         offsets: npt.NDArray[np.int64],
         classes: npt.NDArray[np.int32],
         sigmas: npt.NDArray[np.float32],
+        held: npt.NDArray[np.int8] | None = None,
     ) -> dict[str, npt.NDArray[np.float32]]: ...
 
 def devices() -> list[dict[str, str]]: ...

@@ -1,6 +1,7 @@
 #version 450
-// out[t][j] = x[t][j] * step.input_scale, out[t][3C + j] = estimate[t][j].
-// x, estimate (rows, 3C); out (rows, 6C). x: texels of out, y: ROWS rows.
+// out[t][j] = x[t][j] * step.input_scale, out[t][3C + j] = estimate[t][j],
+// zeros from 6C on.
+// x, estimate (rows, 3C); out (rows, 6C or 7C). x: texels of out, y: ROWS rows.
 // C twin: cpu_input.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -31,7 +32,9 @@ void main()
     int first = int(gl_WorkGroupID.y) * ROWS;
     int end = min(first + ROWS, int(p.rows));
     int e = 4 * k - pixels, r = e & 3, e4 = (e - r) / 4;
-    bvec4 noisy = lessThan(ivec4(4 * k) + ivec4(0, 1, 2, 3), ivec4(pixels));
+    ivec4 column = ivec4(4 * k) + ivec4(0, 1, 2, 3);
+    bvec4 noisy = lessThan(column, ivec4(pixels));
+    vec4 kept = vec4(lessThan(column, ivec4(2 * pixels)));
     int safe = min(k, int(p.stride4) - 1);
     for (int row = first; row < end; row++) {
         vec4 a = estimate_at(row, e4), b = estimate_at(row, e4 + 1);
@@ -39,6 +42,6 @@ void main()
         vec4 high = (r & 1) == 0 ? vec4(a.zw, b.xy) : vec4(a.w, b.xyz);
         vec4 given = x(row * int(p.stride4) + safe) * scale;
         outputs[row * int(p.out_stride4) + k] =
-            mix(r < 2 ? low : high, given, noisy);
+            kept * mix(r < 2 ? low : high, given, noisy);
     }
 }

@@ -62,6 +62,10 @@ struct nd_input_params {
     nd_word rows, pixels, stride4, out4, out_stride4; /* pixels: 3C */
 };
 
+struct nd_hold_params {
+    nd_word rows, cells, held_stride4, out_stride; /* held_stride4: words */
+};
+
 struct nd_estimate_params {
     nd_word rows, cells, stride4, none_stride4;
 };
@@ -79,6 +83,7 @@ ND_FITS(nd_rotary_params);
 ND_FITS(nd_attention_params);
 ND_FITS(nd_condition_params);
 ND_FITS(nd_input_params);
+ND_FITS(nd_hold_params);
 ND_FITS(nd_estimate_params);
 ND_FITS(nd_draw_params);
 #endif

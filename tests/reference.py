@@ -26,7 +26,12 @@ def random_weights(size: dict[str, int], seed: int = 0) -> Weights:
 
     weights = {"classes.weight": normal(size["classes"] + 1, d, scale=1.0)}
     weights["length.weight"] = normal(d, 32)
-    layers = {"in": (d, 6 * c), "pos": (d, 64), "noise.0": (d, 32), "noise.2": (d, d)}
+    layers = {
+        "in": (d, (7 if size.get("reveal") else 6) * c),
+        "pos": (d, 64),
+        "noise.0": (d, 32),
+        "noise.2": (d, d),
+    }
     layers |= {"mod": (6 * d, d), "final.mod": (2 * d, d), "final.out": (3 * c, d)}
     for i in range(size["blocks"]):
         block = {"qkv": (3 * d, d), "out": (d, d), "up": (m, d), "down": (d, m)}
@@ -77,6 +82,7 @@ class Reference:
     def __init__(self, weights: Weights, size: dict[str, int]) -> None:
         self.w = {name: value.float() for name, value in weights.items()}
         self.size = size
+        self.reveal = bool(size.get("reveal"))
 
     def linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Apply a layer with bias."""
@@ -105,13 +111,27 @@ class Reference:
         return h + mod[5] * self.linear(f"blocks.{i}.down", up)
 
     def flow(
-        self, x: torch.Tensor, e: torch.Tensor, sigma: float, label: int
+        self,
+        x: torch.Tensor,
+        e: torch.Tensor,
+        sigma: float,
+        label: int,
+        held: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Evaluate one flow: (P, C, 3) to input, blocks and logits."""
+        """Evaluate one flow: (P, C, 3) to input, blocks and logits.
+
+        held (P, C) are cells that are known, 2 where they are not.
+        """
         packets, d = len(x), self.size["width"]
         s = self.condition(sigma, label, packets)
-        scaled = x.reshape(packets, -1) / (1 + sigma**2) ** 0.5
-        h = self.linear("in", torch.cat([scaled, e.reshape(packets, -1)], 1))
+        scaled = x / (1 + sigma**2) ** 0.5
+        known = torch.zeros(x.shape[:2]) if held is None else (held != 2).float()
+        if held is not None:
+            pixel = 2.0 * F.one_hot((1 - held.long()).clamp(min=0), 3) - 1
+            scaled = torch.where(known[..., None] > 0, pixel, scaled)
+            e = torch.where(known[..., None] > 0, pixel, e)
+        parts = [scaled.reshape(packets, -1), e.reshape(packets, -1)]
+        h = self.linear("in", torch.cat(parts + [known] * self.reveal, 1))
         h = h + self.linear("pos", place_features(packets))
         told: dict[str, Any] = {"input": h, "blocks": []}
         for i in range(self.size["blocks"]):

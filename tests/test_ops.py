@@ -207,6 +207,41 @@ def test_input(device: str, rows: int, columns: int) -> None:
     np.testing.assert_array_equal(got["out"], np.concatenate([x * 0.25, estimate], 1))
 
 
+@pytest.mark.parametrize("cells", [1, 7, 37, 64])
+@pytest.mark.parametrize("masked", [False, True])
+def test_hold(device: str, cells: int, masked: bool) -> None:
+    """Held cells become pixels in both halves and stand in the mask."""
+    rng = np.random.default_rng(cells)
+    held = rng.integers(-1, 3, (65, cells), np.int8)
+    out = normal(65, (7 if masked else 6) * cells)
+    got = run(device, "hold", held=held, rows=64, out=out)["out"]
+    wanted = out.copy()
+    t, j = np.nonzero(held[:64] != 2)
+    for i in range(3):
+        pixel = np.where(i == 1 - held[t, j], 1, -1)
+        wanted[t, 3 * j + i] = wanted[t, 3 * cells + 3 * j + i] = pixel
+    if masked:
+        wanted[t, 6 * cells + j] = 1
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("cells", [1, 7, 37, 64])
+def test_input_clears_the_mask(device: str, cells: int) -> None:
+    """Columns past x and estimate become zero."""
+    x, estimate = normal(5, 3 * cells), normal(5, 3 * cells, seed=1)
+    got = run(
+        device,
+        "input",
+        x=x,
+        estimate=estimate,
+        rows=5,
+        out=normal(5, 7 * cells),
+        input_scale=0.5,
+    )["out"]
+    wanted = np.concatenate([x / 2, estimate, np.zeros((5, cells))], 1)
+    np.testing.assert_array_equal(got, wanted.astype(np.float32))
+
+
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("columns", [1, 31, 33, 65])
 @pytest.mark.parametrize("rows", [1, 63, 100])

@@ -16,6 +16,9 @@ from reference import Reference, random_weights, save_weights  # noqa: E402
 
 SIZES = {
     "odd": dict(columns=37, width=64, blocks=2, heads=2, mlp=160, classes=5),
+    "reveal": dict(
+        columns=37, width=64, blocks=2, heads=2, mlp=160, classes=5, reveal=True
+    ),
     "one head of 96": dict(columns=11, width=96, blocks=1, heads=1, mlp=96, classes=1),
     "heads of 8": dict(columns=64, width=64, blocks=1, heads=8, mlp=33, classes=3),
 }
@@ -66,7 +69,8 @@ def expected(
     for f, (start, end) in enumerate(pairwise(offsets)):
         x, e = (torch.from_numpy(given[k][start:end]) for k in ("x", "estimate"))
         sigma, label = float(given["sigmas"][f]), int(given["classes"][f])
-        for name, value in reference.flow(x, e, sigma, label).items():
+        held = torch.from_numpy(given["held"][start:end]) if "held" in given else None
+        for name, value in reference.flow(x, e, sigma, label, held).items():
             told[name].append(value.numpy())
     axes = {"input": 0, "blocks": 1, "logits": 0}
     return {name: np.concatenate(v, axes[name]) for name, v in told.items()}
@@ -88,6 +92,36 @@ def test_every_block_is_torchs(case: tuple, instructions: str) -> None:
     model = _core.Model(path, device=f"cpu:{instructions}", **size)
     given = inputs(size, LENGTHS)
     assert_close(model.forward(**given), expected(reference, given))
+
+
+@pytest.mark.parametrize("device", ["cpu", "vulkan:0"])
+def test_held_cells_enter_clean(case: tuple, device: str) -> None:
+    """Known cells, some in each row, all of a row, none; with and without mask."""
+    path, size, reference = case
+    try:
+        model = _core.Model(path, device=device, **size)
+    except _core.DeviceError as error:
+        pytest.skip(str(error))
+    given = inputs(size, LENGTHS)
+    rng = np.random.default_rng(2)
+    held = rng.integers(-1, 2, given["x"].shape[:2], np.int8)
+    held[rng.random(held.shape) < 0.6] = 2
+    held[5], held[6] = 1, 2
+    given["held"] = held
+    assert_close(model.forward(**given), expected(reference, given))
+    given["held"] = np.full_like(held, 2)
+    free = model.forward(**given)["logits"]
+    del given["held"]
+    np.testing.assert_array_equal(free, model.forward(**given)["logits"])
+
+
+def test_held_cells_are_checked(case: tuple) -> None:
+    """Another shape or a value that no cell has is a ValueError."""
+    path, size, _ = case
+    model = _core.Model(path, device="cpu", **size)
+    for held in (np.full((5, size["columns"]), 3), np.zeros((4, size["columns"]))):
+        with pytest.raises(ValueError, match="held"):
+            model.forward(**inputs(size, (2, 3)), held=held.astype(np.int8))
 
 
 @pytest.mark.parametrize("sigma", [40.0, 1.0, 0.05])

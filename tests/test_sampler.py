@@ -207,6 +207,31 @@ def test_seeds_and_ids_matter(model: _core.Model) -> None:
         assert (model.sample(**{**given, **change}) != one).mean() > 0.05
 
 
+def some_held(given: dict[str, Any]) -> np.ndarray:
+    """Return known cells of all packets; a third is known."""
+    rng = np.random.default_rng(8)
+    held = rng.integers(-1, 2, (given["lengths"].sum(), SIZE["columns"]), np.int8)
+    held[rng.random(held.shape) < 0.65] = 2
+    return held
+
+
+@pytest.mark.parametrize("options", [{}, {"guidance": 2.0, "renoise_rounds": 1}])
+def test_held_cells_stay(any_model: _core.Model, options: dict[str, Any]) -> None:
+    """Known cells come out exactly, the others see them; batches change nothing."""
+    given = flows(20)
+    held = some_held(given)
+    got = any_model.sample(**given, **options, held=held)
+    np.testing.assert_array_equal(got[held != 2], held[held != 2])
+    free = any_model.sample(**given, **options)
+    assert (got != free)[held == 2].mean() > 0.02
+    again = any_model.sample(**given, **options, held=held, batch_tokens=70)
+    np.testing.assert_array_equal(got, again)
+    nothing = np.full_like(held, 2)
+    np.testing.assert_array_equal(
+        any_model.sample(**given, **options, held=nothing), free
+    )
+
+
 def test_no_flows(model: _core.Model) -> None:
     """Nothing asked, nothing drawn."""
     assert model.sample(**flows(0)).shape == (0, SIZE["columns"])
@@ -302,6 +327,7 @@ def test_model_survives_a_fork(model: _core.Model) -> None:
         {"lengths": np.zeros(3, np.int32)},
         {"lengths": np.full(3, 2**16 + 1, np.int32)},
         {"flow_ids": np.zeros(2, np.uint64)},
+        {"held": np.zeros((2, SIZE["columns"]), np.int8)},
     ],
 )
 def test_bad_requests(model: _core.Model, change: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ nd_stride(size_t columns)
 
 /*
  * out x in matrix and bias of a linear layer, in the device's own packing.
- * out and in may be odd (3C, 6C): a backend pads inside.
+ * out and in may be odd (3C, 7C): a backend pads inside.
  */
 struct nd_weight {
     size_t out, in;
@@ -173,12 +173,28 @@ struct nd_condition {
 
 /*
  * INPUT: out[t][j] = x[t][j] * step.input_scale for j < 3C,
- * out[t][3C + j] = estimate[t][j]; t < rows.
+ * out[t][3C + j] = estimate[t][j]; t < rows. If out has 7C columns, for a
+ * network that sees which cells are held, those from 6C on become 0.
  */
 struct nd_input {
     const struct nd_tensor *x, *estimate; /* (>= rows, 3C) */
     size_t rows;
-    struct nd_tensor *out;                /* (>= rows, 6C) */
+    struct nd_tensor *out;                /* (>= rows, 6C or 7C) */
+};
+
+/*
+ * HOLD: after INPUT, cells whose value is known. For every cell with
+ * held[t][j] = 1, 0 or -1, colour c = 1 - held[t][j]:
+ *   out[t][3j + i] = out[t][3C + 3j + i] = (i == c ? 1 : -1),  i < 3,
+ *   out[t][6C + j] = 1                      if out has 7C columns
+ * Cells with ND_FREE stay as INPUT left them; t < rows.
+ */
+enum { ND_FREE = 2 };
+
+struct nd_hold {
+    const struct nd_tensor *held; /* (>= rows, C) int8 */
+    size_t rows;
+    struct nd_tensor *out;        /* (>= rows, 6C or 7C) */
 };
 
 /*
@@ -246,6 +262,7 @@ struct nd_draw {
     X(ATTENTION, attention)                                                   \
     X(CONDITION, condition)                                                   \
     X(INPUT, input)                                                           \
+    X(HOLD, hold)                                                             \
     X(ESTIMATE, estimate)                                                     \
     X(NOISE, noise)                                                           \
     X(RENOISE, renoise)                                                       \

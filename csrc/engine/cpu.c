@@ -271,6 +271,8 @@ count_items(const struct program *program, const struct nd_op *op)
         return nd_cpu_blocks(op->as.condition.rows);
     case ND_OP_INPUT:
         return nd_cpu_blocks(op->as.input.rows);
+    case ND_OP_HOLD:
+        return nd_cpu_blocks(op->as.hold.rows);
     case ND_OP_ESTIMATE:
         return nd_cpu_blocks(op->as.estimate.rows);
     case ND_OP_NOISE:
@@ -365,6 +367,7 @@ fill_table(struct cpu *cpu)
     cpu->run[ND_OP_CONDITION] = cpu->kernels->condition;
     cpu->run[ND_OP_ESTIMATE] = cpu->kernels->estimate;
     cpu->run[ND_OP_INPUT] = nd_cpu_input;
+    cpu->run[ND_OP_HOLD] = nd_cpu_hold;
     cpu->run[ND_OP_NOISE] = nd_cpu_noise;
     cpu->run[ND_OP_RENOISE] = nd_cpu_renoise;
     cpu->run[ND_OP_DRAW] = nd_cpu_draw;

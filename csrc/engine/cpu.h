@@ -87,7 +87,8 @@ extern const struct nd_cpu_kernels nd_cpu_avx512, nd_cpu_avx2;
 extern const struct nd_cpu_kernels nd_cpu_baseline;
 
 /* cpu_draw.c: the ops on random numbers, the same code for every CPU. */
-nd_cpu_run nd_cpu_input, nd_cpu_noise, nd_cpu_renoise, nd_cpu_draw;
+nd_cpu_run nd_cpu_input, nd_cpu_hold, nd_cpu_noise, nd_cpu_renoise;
+nd_cpu_run nd_cpu_draw;
 
 /*
  * LINEAR is cut into (row block, group of panels), ATTENTION into (block of

@@ -120,7 +120,38 @@ nd_cpu_input(const struct nd_op *any, size_t item,
             out[j] = x[j] * scale;
         for (size_t j = 0; j < count; j++)
             out[count + j] = estimate[j];
+        for (size_t j = 2 * count; j < op->out->columns; j++)
+            out[j] = 0.0f;
     }
+}
+
+/* A cell that is held: its pixel in x and in the estimate, and its mask. */
+static void
+hold_row(const int8_t *held, size_t cells, bool masked, float *out)
+{
+    for (size_t j = 0; j < cells; j++) {
+        if (held[j] == ND_FREE)
+            continue;
+        for (int i = 0; i < 3; i++)
+            out[3 * j + (size_t)i] = out[3 * (cells + j) + (size_t)i] =
+                i == 1 - held[j] ? 1.0f : -1.0f;
+        if (masked)
+            out[6 * cells + j] = 1.0f;
+    }
+}
+
+void
+nd_cpu_hold(const struct nd_op *any, size_t item,
+            const struct nd_cpu_context *context)
+{
+    const struct nd_hold *op = &any->as.hold;
+    size_t cells = op->held->columns;
+    (void)context;
+    for (size_t row = item * ND_ROW_BLOCK; row < block_end(item, op->rows);
+         row++)
+        hold_row(nd_cpu_cells(op->held) + row * op->held->stride, cells,
+                 op->out->columns > 6 * cells,
+                 nd_cpu_floats(op->out) + row * op->out->stride);
 }
 
 void

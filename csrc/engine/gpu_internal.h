@@ -115,6 +115,7 @@ struct nd_gpu_instance {
     X(attention_tile, 2, 1u << 1, 1, false)                                   \
     X(condition, 2, 0, 1, true)                                               \
     X(input, 2, 0, 1, true)                                                   \
+    X(hold, 1, 0, 1, false)                                                   \
     X(estimate, 4, 0, 3, true)                                                \
     X(noise, 2, 3u, 2, true)                                                  \
     X(renoise, 3, 6u, 1, true)                                                \

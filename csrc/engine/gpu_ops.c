@@ -310,6 +310,29 @@ record_input(const struct recorder *r, const struct nd_input *op)
 }
 
 static enum nd_status
+record_hold(const struct recorder *r, const struct nd_hold *op)
+{
+    uint32_t lanes = lanes_of(r->gpu), rows = rows_of(r->gpu);
+    struct nd_hold_params params = {
+        .rows = (uint32_t)op->rows,
+        .cells = (uint32_t)op->held->columns,
+        .held_stride4 = stride4(op->held),
+        .out_stride = (uint32_t)op->out->stride,
+    };
+    struct nd_gpu_call call = {
+        .shader = ND_GPU_SHADER_hold,
+        .constants = {lanes, 0, rows, op->out->columns > 6 * params.cells},
+        .inputs = {buffer_of(op->held)},
+        .outputs = {buffer_of(op->out)},
+        .params = &params,
+        .params_bytes = sizeof params,
+        .groups = {parts(parts(params.cells, 4), lanes),
+                   parts(op->rows, rows), 1},
+    };
+    return dispatch(r, &call);
+}
+
+static enum nd_status
 record_estimate(const struct recorder *r, const struct nd_estimate *op)
 {
     uint32_t lanes = lanes_of(r->gpu), rows = rows_of(r->gpu);

@@ -7,6 +7,7 @@
 #include "condition.spv.h"
 #include "draw.spv.h"
 #include "estimate.spv.h"
+#include "hold.spv.h"
 #include "input.spv.h"
 #include "linear.spv.h"
 #include "linear_tile.spv.h"

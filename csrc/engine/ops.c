@@ -200,6 +200,14 @@ nd_op_condition(struct nd_ops *list, const struct nd_condition *op,
                   err);
 }
 
+/* Columns of the network's input: x, estimate and maybe which are held. */
+static size_t
+input_columns(const struct nd_tensor *out, size_t cells, size_t pixels)
+{
+    size_t masked = 2 * pixels + cells;
+    return out != NULL && out->columns == masked ? masked : 2 * pixels;
+}
+
 enum nd_status
 nd_op_input(struct nd_ops *list, const struct nd_input *op,
             struct nd_error *err)
@@ -210,12 +218,30 @@ nd_op_input(struct nd_ops *list, const struct nd_input *op,
     const struct need needs[] = {
         {"x", op->x, ND_FLOAT32, op->rows, count},
         {"estimate", op->estimate, ND_FLOAT32, op->rows, count},
-        {"out", op->out, ND_FLOAT32, op->rows, 2 * count},
+        {"out", op->out, ND_FLOAT32, op->rows,
+         input_columns(op->out, count / 3, count)},
     };
     enum nd_status status = CHECK("input", needs, err);
     if (status != ND_OK)
         return status;
     return append(list, (struct nd_op){ND_OP_INPUT, {.input = *op}}, err);
+}
+
+enum nd_status
+nd_op_hold(struct nd_ops *list, const struct nd_hold *op, struct nd_error *err)
+{
+    if (check_given("hold", "held", op->held, err) != ND_OK)
+        return ND_ARGUMENT;
+    size_t cells = op->held->columns;
+    const struct need needs[] = {
+        {"held", op->held, ND_INT8, op->rows, cells},
+        {"out", op->out, ND_FLOAT32, op->rows,
+         input_columns(op->out, cells, 3 * cells)},
+    };
+    enum nd_status status = CHECK("hold", needs, err);
+    if (status != ND_OK)
+        return status;
+    return append(list, (struct nd_op){ND_OP_HOLD, {.hold = *op}}, err);
 }
 
 /* Rows of 3C elements. */

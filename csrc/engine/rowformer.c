@@ -127,7 +127,7 @@ load_network(struct loader *loader, struct nd_rowformer *network)
         bool bias;
         struct nd_weight **weight;
     } layers[] = {
-        {"in", d, 6 * size->columns, true, &network->in},
+        {"in", d, nd_input_columns(size), true, &network->in},
         {"pos", d, PLACE_FEATURES, true, &network->position},
         {"noise.0", d, FEATURES, true, &network->noise_in},
         {"noise.2", d, d, true, &network->noise_out},
@@ -167,7 +167,7 @@ nd_rowformer_create(struct nd_backend *backend,
     if (status != ND_OK)
         return status;
     size_t d = dimensions->width, m = dimensions->mlp;
-    size_t inner = largest(8 * d, largest(m, 6 * dimensions->columns));
+    size_t inner = largest(8 * d, largest(m, nd_input_columns(dimensions)));
     struct loader loader = {.backend = backend, .file = file, .err = err};
     struct nd_rowformer *made = calloc(1, sizeof *made);
     if (made != NULL) {
@@ -251,11 +251,14 @@ nd_rowformer_input(const struct nd_batch *batch, const struct nd_tensor *given,
                            .residual = batch->position,
                            .rows = tokens,
                            .out = batch->h};
+    struct nd_hold hold = {batch->held, tokens, batch->input};
     enum nd_status status = nd_op_condition(list, &condition, err);
     if (status == ND_OK)
         status = nd_op_linear(list, &modulation, err);
     if (status == ND_OK)
         status = nd_op_input(list, &input, err);
+    if (status == ND_OK && batch->held != NULL)
+        status = nd_op_hold(list, &hold, err);
     return status == ND_OK ? nd_op_linear(list, &in, err) : status;
 }
 

@@ -17,7 +17,8 @@
  *   condition (F, D) = silu(given + levels[level])
  *   modulation (F, 8D) = shift1 scale1 gate1 shift2 scale2 gate2 of every
  *                        block (plus the block's constant), then fshift fscale
- *   h (T, D) = in [x / sqrt(1 + sigma^2), estimate] + position
+ *   h (T, D) = in [x / sqrt(1 + sigma^2), estimate, held] + position;
+ *              held is there if the network has reveal
  *   each block: h += gate1 attention(norm h);  h += gate2 mlp(norm h)
  *   logits (T, 3C) = out norm h
  */
@@ -32,7 +33,15 @@ struct nd_dimensions {
     size_t width;   /* multiple of 32 */
     size_t blocks, heads, mlp;
     size_t classes; /* class number `classes` means none */
+    bool reveal;    /* the input has a mask of the cells that are held */
 };
+
+/* Columns of the network's input. */
+static inline size_t
+nd_input_columns(const struct nd_dimensions *size)
+{
+    return (size->reveal ? 7 : 6) * size->columns;
+}
 
 struct nd_rowformer_block {
     struct nd_weight *qkv, *out, *up, *down;
@@ -61,6 +70,7 @@ void nd_rowformer_destroy(struct nd_rowformer *network);
 struct nd_batch_size {
     size_t tokens, flows, longest, levels;
     bool guided; /* a second pass without class */
+    bool held;   /* cells are held, nd_batch_hold */
 };
 
 struct nd_batch {
@@ -75,7 +85,8 @@ struct nd_batch {
     struct nd_tensor *levels;                         /* (S, D) */
     struct nd_tensor *condition, *modulation;         /* (F, D), (F, 8D) */
     struct nd_tensor *rotary;                         /* (longest, d) */
-    struct nd_tensor *x, *estimate, *input;           /* (T, 3C), 3C, 6C */
+    struct nd_tensor *held;                           /* (T, C) int8 */
+    struct nd_tensor *x, *estimate, *input;           /* (T, 3C), 3C, 6-7C */
     struct nd_tensor *h, *y, *qkv, *up;               /* (T, D), D, 3D, M */
     struct nd_tensor *logits, *none_logits;           /* (T, 3C) */
     struct nd_tensor *cells;                          /* (T, C) int8 */
@@ -96,6 +107,13 @@ enum nd_status nd_batch_set_levels(struct nd_batch *batch, const float *sigmas,
 enum nd_status nd_batch_fill(struct nd_batch *batch, size_t n,
                              const int32_t *lengths, const int32_t *classes,
                              const uint64_t *ids, struct nd_error *err);
+
+/*
+ * Which cells of the flows that the batch holds are known: rows of values 1,
+ * 0 and -1, ND_FREE elsewhere. The batch was made with most.held.
+ */
+enum nd_status nd_batch_hold(struct nd_batch *batch, const int8_t *held,
+                             struct nd_error *err);
 
 /* The scalars of a network evaluation at a noise level; the rest is zero. */
 struct nd_step nd_rowformer_step(float sigma, size_t level);

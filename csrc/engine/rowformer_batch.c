@@ -58,7 +58,7 @@ create_tensors(struct nd_batch *batch, struct nd_error *err)
     struct nd_backend *backend = batch->network->backend;
     size_t t = batch->most.tokens, f = batch->most.flows;
     size_t s = batch->most.levels, d = size->width, c = 3 * size->columns;
-    size_t none = batch->most.guided ? 1 : 0;
+    size_t none = batch->most.guided ? 1 : 0, held = batch->most.held ? 1 : 0;
     const struct {
         struct nd_tensor **tensor;
         enum nd_type type;
@@ -80,7 +80,8 @@ create_tensors(struct nd_batch *batch, struct nd_error *err)
         {&batch->rotary, ND_FLOAT32, batch->most.longest, d / size->heads},
         {&batch->x, ND_FLOAT32, t, c},
         {&batch->estimate, ND_FLOAT32, t, c},
-        {&batch->input, ND_FLOAT32, t, 2 * c},
+        {&batch->input, ND_FLOAT32, t, nd_input_columns(size)},
+        {&batch->held, ND_INT8, t * held, size->columns},
         {&batch->h, ND_FLOAT32, t, d},
         {&batch->y, ND_FLOAT32, t, d},
         {&batch->qkv, ND_FLOAT32, t, 3 * d},
@@ -157,7 +158,7 @@ nd_batch_destroy(struct nd_batch *batch)
         batch->modulation, batch->rotary, batch->x, batch->estimate,
         batch->input, batch->h, batch->y, batch->qkv, batch->up,
         batch->logits, batch->none_logits, batch->cells, batch->none,
-        batch->position_features
+        batch->position_features, batch->held
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         backend->functions->tensor_destroy(backend, tensors[i]);
@@ -353,6 +354,23 @@ nd_batch_fill(struct nd_batch *batch, size_t n, const int32_t *lengths,
         status = nd_ops_run(network->backend, &list, &step, err);
     nd_ops_free(&list);
     return status;
+}
+
+enum nd_status
+nd_batch_hold(struct nd_batch *batch, const int8_t *held, struct nd_error *err)
+{
+    struct nd_backend *backend = batch->network->backend;
+    size_t tokens = batch->ragged.n_tokens;
+    size_t count = tokens * batch->network->dimensions.columns;
+    if (batch->held == NULL)
+        return nd_fail(err, ND_ARGUMENT, "a batch without room for held cells");
+    for (size_t i = 0; i < count; i++)
+        if (held[i] < -1 || held[i] > ND_FREE)
+            return nd_fail(err, ND_ARGUMENT,
+                           "held cell %zu is %d, not -1, 0, 1 or 2 for free",
+                           i, held[i]);
+    return backend->functions->tensor_write(backend, batch->held, tokens, held,
+                                            err);
 }
 
 struct nd_step

@@ -82,7 +82,8 @@ static struct nd_batch_size
 size_batches(const struct nd_sample_request *request, size_t budget)
 {
     struct nd_batch_size most = {.levels = request->n_sigmas + 1,
-                                 .guided = guided(request)};
+                                 .guided = guided(request),
+                                 .held = request->held != NULL};
     for (size_t f = 0; f < request->n_flows; f++)
         if ((size_t)request->lengths[f] > most.longest)
             most.longest = (size_t)request->lengths[f];
@@ -241,14 +242,26 @@ denoise(const struct run *run)
     return status == ND_OK ? run_stage(run, STAGE_DRAW, draw, 0) : status;
 }
 
+/* What the network drew for cells that are held is of no use. */
+static void
+put_held(const int8_t *held, size_t count, int8_t *cells)
+{
+    for (size_t i = 0; i < count; i++)
+        if (held[i] != ND_FREE)
+            cells[i] = held[i];
+}
+
+/* held and cells: of the batch; held may be NULL. */
 static enum nd_status
-sample_batch(struct run *run, size_t flows, int8_t *cells)
+sample_batch(struct run *run, size_t flows, const int8_t *held, int8_t *cells)
 {
     const struct nd_sample_request *request = run->request;
     struct nd_backend *backend = run->network->backend;
     enum nd_status status = nd_batch_fill(
         run->batch, flows, request->lengths + run->done,
         request->classes + run->done, request->ids + run->done, run->err);
+    if (status == ND_OK && held != NULL)
+        status = nd_batch_hold(run->batch, held, run->err);
     if (status == ND_OK)
         status = create_programs(run);
     if (status == ND_OK)
@@ -258,6 +271,9 @@ sample_batch(struct run *run, size_t flows, int8_t *cells)
                                                  run->batch->ragged.n_tokens,
                                                  cells, run->err);
     destroy_programs(run);
+    if (status == ND_OK && held != NULL)
+        put_held(held, run->batch->ragged.n_tokens *
+                           run->network->dimensions.columns, cells);
     return status;
 }
 
@@ -276,11 +292,15 @@ nd_sample(struct nd_rowformer *network,
     status = nd_batch_create(network, &most, &run.batch, err);
     if (status == ND_OK)
         status = set_levels(&run);
+    const int8_t *held = request->held;
     while (status == ND_OK && run.done < request->n_flows) {
         size_t tokens;
         size_t flows = next_batch(request, budget, run.done, &tokens);
-        status = sample_batch(&run, flows, cells);
-        cells += tokens * network->dimensions.columns;
+        status = sample_batch(&run, flows, held, cells);
+        size_t count = tokens * network->dimensions.columns;
+        cells += count;
+        if (held != NULL)
+            held += count;
         run.done += flows;
     }
     nd_batch_destroy(run.batch);

@@ -21,6 +21,9 @@
  * adds renoise_sigma * noise and evaluates the network once more. The cells
  * are the arg-max of the logits, or a draw at a temperature.
  *
+ * Cells that are held come out as they were given, and the network sees them
+ * clean in every step; nothing else is done to them.
+ *
  * A flow depends on seed, id, class and length alone: not on its batch.
  */
 #ifndef ND_ENGINE_SAMPLER_H
@@ -44,6 +47,7 @@ struct nd_sample_request {
     size_t n_flows;
     const int32_t *lengths, *classes; /* classes: nd_dimensions.classes, none */
     const uint64_t *ids;
+    const int8_t *held; /* (sum of lengths, columns): see HOLD; or NULL */
     uint64_t seed;
     const float *sigmas; /* falling, above 0 */
     size_t n_sigmas;

@@ -55,20 +55,23 @@ static PyObject *
 model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     char *names[] = {"path",    "columns", "width",  "blocks",  "heads",
-                     "mlp",     "classes", "device", "threads", NULL};
+                     "mlp",     "classes", "reveal", "device",  "threads",
+                     NULL};
     PyObject *path = NULL;
     Py_ssize_t size[6] = {0}, threads = 0;
     const char *device = "auto";
+    int reveal = 0;
     struct nd_error err = {0};
     enum nd_status status;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "O&|$nnnnnnsn:Model", names, PyUnicode_FSConverter,
+            args, kwargs, "O&|$nnnnnnpsn:Model", names, PyUnicode_FSConverter,
             &path, &size[0], &size[1], &size[2], &size[3], &size[4], &size[5],
-            &device, &threads))
+            &reveal, &device, &threads))
         return NULL;
     struct nd_dimensions dimensions = {(size_t)size[0], (size_t)size[1],
                                        (size_t)size[2], (size_t)size[3],
-                                       (size_t)size[4], (size_t)size[5]};
+                                       (size_t)size[4], (size_t)size[5],
+                                       reveal != 0};
     struct model *self = (struct model *)type->tp_alloc(type, 0);
     if (self == NULL)
         goto done;
@@ -115,8 +118,24 @@ model_dealloc(PyObject *op)
 
 /* What .sample was given, as arrays that are kept until it is done. */
 struct sample_arrays {
-    PyArrayObject *classes, *lengths, *ids, *sigmas;
+    PyArrayObject *classes, *lengths, *ids, *sigmas, *held; /* held or NULL */
 };
+
+/* Held cells (rows, columns); None: NULL. False with an exception set. */
+static bool
+take_held(PyObject *object, size_t rows, size_t columns, PyArrayObject **held)
+{
+    if (object == Py_None)
+        return true;
+    *held = nd_py_input(object, NPY_INT8, 2, "held");
+    if (*held != NULL && ((size_t)PyArray_DIM(*held, 0) != rows ||
+                          (size_t)PyArray_DIM(*held, 1) != columns)) {
+        PyErr_Format(PyExc_ValueError, "held must be (%zu, %zu)", rows,
+                     columns);
+        Py_CLEAR(*held);
+    }
+    return *held != NULL;
+}
 
 static bool
 take_arrays(struct sample_arrays *arrays, PyObject *classes,
@@ -166,11 +185,12 @@ new_cells(const struct model *self, const struct nd_sample_request *request)
 PyDoc_STRVAR(model_sample_doc,
 "sample($self, classes, lengths, flow_ids, seed, sigmas, temperature=1.0,\n"
 "       renoise_rounds=0, renoise_sigma=0.5, guidance=1.0, *,\n"
-"       batch_tokens=0, progress=None)\n--\n\n"
+"       held=None, batch_tokens=0, progress=None)\n--\n\n"
 "Draw flows: int8 cells of all packets, flow after flow.\n"
 "\n"
-"A flow depends on seed, id, class and length, not on the others. progress\n"
-"is called before every step with flows done, steps done, steps.");
+"A flow depends on seed, id, class, length and what is held, not on the\n"
+"others. held has the shape of the result: 1, 0 and -1 are kept, 2 is free.\n"
+"progress is called before every step with flows done, steps done, steps.");
 
 static PyObject *
 model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
@@ -178,9 +198,11 @@ model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
     char *names[] = {"classes",        "lengths",       "flow_ids",
                      "seed",           "sigmas",        "temperature",
                      "renoise_rounds", "renoise_sigma", "guidance",
-                     "batch_tokens",   "progress",      NULL};
+                     "held",           "batch_tokens",  "progress",
+                     NULL};
     struct model *self = (struct model *)op;
     PyObject *classes, *lengths, *ids, *seed, *sigmas, *cells = NULL;
+    PyObject *held = Py_None;
     struct watcher watcher = {Py_None};
     Py_ssize_t rounds = 0, tokens = 0;
     struct nd_sample_request request = {.temperature = 1.0f,
@@ -188,13 +210,13 @@ model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
                                         .guidance = 1.0f,
                                         .progress = watch,
                                         .user = &watcher};
-    struct sample_arrays arrays = {NULL, NULL, NULL, NULL};
+    struct sample_arrays arrays = {NULL, NULL, NULL, NULL, NULL};
     struct nd_error err = {0};
     enum nd_status status;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOOOO|fnff$nO:sample", names, &classes, &lengths,
+            args, kwargs, "OOOOO|fnff$OnO:sample", names, &classes, &lengths,
             &ids, &seed, &sigmas, &request.temperature, &rounds,
-            &request.renoise_sigma, &request.guidance, &tokens,
+            &request.renoise_sigma, &request.guidance, &held, &tokens,
             &watcher.progress))
         return NULL;
     request.renoise_rounds = (size_t)rounds;
@@ -205,6 +227,13 @@ model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
     cells = new_cells(self, &request);
     if (cells == NULL)
         goto done;
+    if (!take_held(held, (size_t)PyArray_DIM((PyArrayObject *)cells, 0),
+                   self->network->dimensions.columns, &arrays.held)) {
+        Py_CLEAR(cells);
+        goto done;
+    }
+    if (arrays.held != NULL)
+        request.held = PyArray_DATA(arrays.held);
     Py_BEGIN_ALLOW_THREADS
     PyThread_acquire_lock(self->lock, WAIT_LOCK);
     status = nd_sample(self->network, &request,
@@ -220,12 +249,13 @@ done:
     Py_XDECREF(arrays.lengths);
     Py_XDECREF(arrays.ids);
     Py_XDECREF(arrays.sigmas);
+    Py_XDECREF(arrays.held);
     return cells;
 }
 
 /* Arguments and results of .forward. */
 struct forward {
-    PyArrayObject *x, *estimate, *offsets, *classes, *sigmas;
+    PyArrayObject *x, *estimate, *offsets, *classes, *sigmas, *held;
     PyArrayObject *input, *blocks, *logits;
     int32_t *lengths; /* (F), then ids */
     uint64_t *ids;
@@ -233,12 +263,15 @@ struct forward {
 };
 
 static bool
-parse_forward(PyObject *args, PyObject *kwargs, struct forward *f)
+parse_forward(PyObject *args, PyObject *kwargs, size_t columns,
+              struct forward *f)
 {
-    char *names[] = {"x", "estimate", "offsets", "classes", "sigmas", NULL};
-    PyObject *x, *estimate, *offsets, *classes, *sigmas;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO:forward", names, &x,
-                                     &estimate, &offsets, &classes, &sigmas))
+    char *names[] = {"x",      "estimate", "offsets", "classes",
+                     "sigmas", "held",     NULL};
+    PyObject *x, *estimate, *offsets, *classes, *sigmas, *held = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO|O:forward", names,
+                                     &x, &estimate, &offsets, &classes,
+                                     &sigmas, &held))
         return false;
     f->x = nd_py_input(x, NPY_FLOAT32, 3, "x");
     if (f->x != NULL)
@@ -249,7 +282,8 @@ parse_forward(PyObject *args, PyObject *kwargs, struct forward *f)
         f->classes = nd_py_input(classes, NPY_INT32, 1, "classes");
     if (f->classes != NULL)
         f->sigmas = nd_py_input(sigmas, NPY_FLOAT32, 1, "sigmas");
-    return f->sigmas != NULL;
+    return f->sigmas != NULL &&
+           take_held(held, (size_t)PyArray_DIM(f->x, 0), columns, &f->held);
 }
 
 /* Lengths from offsets, and that all arrays belong together. */
@@ -314,7 +348,8 @@ run_forward(const struct model *self, const struct forward *f, size_t first,
         (float *)PyArray_DATA(f->logits) + at * cells};
     struct nd_batch_size most = {.tokens = (size_t)offsets[end] - at,
                                  .flows = end - first,
-                                 .levels = 1};
+                                 .levels = 1,
+                                 .held = f->held != NULL};
     struct nd_batch *batch = NULL;
     for (size_t i = first; i < end; i++)
         if ((size_t)f->lengths[i] > most.longest)
@@ -324,6 +359,9 @@ run_forward(const struct model *self, const struct forward *f, size_t first,
     if (status == ND_OK)
         status = nd_batch_fill(batch, end - first, f->lengths + first,
                                classes + first, f->ids + first, err);
+    if (status == ND_OK && f->held != NULL)
+        status = nd_batch_hold(
+            batch, (int8_t *)PyArray_DATA(f->held) + at * size->columns, err);
     if (status == ND_OK)
         status = nd_rowformer_trace(batch, sigmas[first], x + at * cells,
                                     e + at * cells, f->tokens * size->width,
@@ -350,7 +388,7 @@ run_groups(const struct model *self, const struct forward *f,
 }
 
 PyDoc_STRVAR(model_forward_doc,
-"forward($self, x, estimate, offsets, classes, sigmas)\n--\n\n"
+"forward($self, x, estimate, offsets, classes, sigmas, held=None)\n--\n\n"
 "Evaluate the network once: a dict of input, blocks and logits, for tests.");
 
 static PyObject *
@@ -362,7 +400,8 @@ model_forward(PyObject *op, PyObject *args, PyObject *kwargs)
     struct nd_error err = {0};
     enum nd_status status;
     PyObject *result = NULL;
-    if (!parse_forward(args, kwargs, &f) || !check_forward(&f, size->columns) ||
+    if (!parse_forward(args, kwargs, size->columns, &f) ||
+        !check_forward(&f, size->columns) ||
         !allocate_forward(&f, size))
         goto done;
     Py_BEGIN_ALLOW_THREADS
@@ -383,6 +422,7 @@ done:
     Py_XDECREF(f.offsets);
     Py_XDECREF(f.classes);
     Py_XDECREF(f.sigmas);
+    Py_XDECREF(f.held);
     Py_XDECREF(f.input);
     Py_XDECREF(f.blocks);
     Py_XDECREF(f.logits);
@@ -412,7 +452,7 @@ static PyGetSetDef model_getset[] = {
 
 PyDoc_STRVAR(model_doc,
 "Model(path, *, columns, width, blocks, heads, mlp, classes,\n"
-"      device='auto', threads=0)\n--\n\n"
+"      reveal=False, device='auto', threads=0)\n--\n\n"
 "The network of a safetensors file on a device, ready to sample.");
 
 static PyType_Slot model_slots[] = {
