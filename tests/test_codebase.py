@@ -55,7 +55,15 @@ FOREIGN_OWNERS = {
 }
 
 TORCH_IMPORTERS = "netdiffusion/training/"
-LAZY_IMPORTS = ("torch", "sklearn", "imblearn", "matplotlib", "pandas", "scipy")
+LAZY_IMPORTS = (
+    "torch",
+    "sklearn",
+    "imblearn",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "scapy",
+)
 
 
 def c_files() -> list[Path]:
