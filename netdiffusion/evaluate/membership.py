@@ -93,7 +93,7 @@ def _batch_losses(
     seed: int,
 ) -> Array:
     """Return the loss of each flow of one batch at one level of noise."""
-    column = model._column_of_cell
+    column = model._drawer.column_of_cell
     first = np.array([np.argmax(column == c) for c in range(int(column.max()) + 1)])
     cells = flows.canonical()[:, first]
     # pixels of a cell in the order of the network: value 1, value 0, not there
@@ -103,7 +103,7 @@ def _batch_losses(
         rng = np.random.default_rng([seed, b - a, int(sigma * 1000)])
         x[a:b] += sigma * rng.standard_normal(x[a:b].shape, np.float32)
     known = {name: number for number, name in enumerate(model.classes_)}
-    logits = model._engine(device, threads).forward(
+    logits = model._drawer.engine(device, threads).forward(
         x,
         np.zeros_like(x),
         flows.offsets,
