@@ -21,7 +21,6 @@ test: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_encode.py
 	$(BIN)/python benchmarks/bench_repair.py
-	$(BIN)/python benchmarks/bench_sample.py
 	$(BIN)/python benchmarks/bench_quality.py --lab
 
 lint: $(VENV)/.test

@@ -31,11 +31,17 @@ class Rule(NamedTuple):
         Where it is laid down: RFC and section.
     text : str
         What it says, in one sentence.
+    change : str
+        What repair changes where the rule is broken.
+    scope : str
+        ``packet`` if a packet alone can break it, else ``flow``.
     """
 
     name: str
     source: str
     text: str
+    change: str
+    scope: str
 
 
 @lru_cache(maxsize=1)

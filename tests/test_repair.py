@@ -16,8 +16,10 @@ from drawn import (
     FORM,
     PSH,
     RST,
+    SPANS,
     SYN,
     URG,
+    Cells,
     handshake,
     hints,
     noise,
@@ -168,13 +170,33 @@ def test_majority_decides_version_transport_and_port() -> None:
     assert {"transport", "ip-version", "port"} <= set(report.by_rule())
 
 
-def test_one_ttl_a_sender() -> None:
-    """The commonest TTL of each direction wins."""
-    rows = [packet("udp", ipv4_ttl=t) for t in (57, 57, 1, 57)]
+def test_a_ttl_lasts() -> None:
+    """A value of one packet in the middle goes, that of two stays."""
+    rows = [packet("udp", ipv4_ttl=t) for t in (57, 57, 1, 57, 55, 55, 57)]
     rows += [packet("udp", server=True, ipv4_ttl=t) for t in (0, 0, 0)]
     flows, report = repaired(rows)
-    assert values(flows, "ipv4_ttl") == [57] * 4 + [64] * 3
+    assert values(flows, "ipv4_ttl") == [57] * 4 + [55, 55, 57] + [64] * 3
     assert report.by_rule()["ip-ttl"] > 0
+
+
+def test_another_machine_may_have_another_ttl() -> None:
+    """SYN-ACK and RST of a box on the path, and the first and last packet."""
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN | ACK, ipv4_ttl=231)]
+    rows += [packet(), packet(server=True, ipv4_ttl=220), packet(size=9)]
+    rows += [packet(server=True, flags=RST, ipv4_ttl=255)]
+    flows, report = repaired(rows)
+    assert values(flows, "ipv4_ttl") == [64, 231, 64, 220, 64, 255]
+    assert report.by_rule() == {} and nd.validate(flows).ok
+
+
+def test_transport_that_costs_least_wins() -> None:
+    """Packets without a transport header become what takes fewest cells."""
+    rows = [packet("udp", version=6) for _ in range(3)]
+    for row in rows:
+        row[SPANS["udp"]] = -1
+    flows, report = repaired(rows)
+    assert flows.protocol.tolist() == [17]
+    assert report.by_rule() == {"transport": 3 * 64}
 
 
 def test_the_client_sends_first() -> None:
@@ -194,6 +216,68 @@ def test_clients_with_a_port_of_their_own(server: int, client: int) -> None:
 
 
 # ---- structure
+
+
+def fragment(size: int, *, more: bool) -> Cells:
+    """Return a packet of UDP without its transport header."""
+    row = packet("udp", size=size, ipv4_mfbit=more)
+    row[SPANS["udp"]] = -1
+    return row
+
+
+def test_fragments_are_kept(tmp_path: Path) -> None:
+    """A datagram in three parts has one id, one checksum, and offsets."""
+    rows = [packet("udp", port=4433, size=1472, ipv4_mfbit=1)]
+    rows += [fragment(1480, more=True), fragment(40, more=False)]
+    for row in rows[1:]:
+        put(row, "motion_id", ZERO)
+    rows += [packet("udp", port=4433, size=9)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {} and nd.validate(flows).ok
+    assert values(flows, "ipv4_foff") == [0, 185, 370, 0]
+    assert values(flows, "ipv4_mfbit") == [1, 1, 0, 0]
+    assert len(set(values(flows, "ipv4_id")[:3])) == 1
+    assert values(flows, "udp_len")[0] == 8 + 1472 + 1480 + 40
+    assert np.all(flows.rows[1:3, SPANS["udp"]] == -1)
+    path = tmp_path / "fragments.pcap"
+    assert expert_lines(flows, path) == []
+    command = ["tshark", "-r", str(path), "-T", "fields", "-e", "udp.checksum.status"]
+    command += ["-e", "ip.reassembled.length", "-o", "udp.check_checksum:TRUE"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["1", "3000", "1"]
+
+
+def test_fragments_cost_one_cell() -> None:
+    """A part without a header belongs to the packet before; a lone bit goes."""
+    rows = [packet("udp", size=800), fragment(100, more=False)]
+    rows += [packet("udp", size=8, ipv4_mfbit=1)]
+    put(rows[1], "motion_id", ZERO)
+    flows, report = repaired(rows)
+    assert values(flows, "ipv4_mfbit") == [1, 0, 0]
+    assert report.by_rule() == {"ip-fragment": 2}
+    tcp, report = repaired([packet(size=800, ipv4_mfbit=1), packet()])
+    assert values(tcp, "ipv4_mfbit") == [0, 0]
+    assert report.by_rule() == {"ip-fragment": 1}
+
+
+def test_fragments_carry_whole_blocks() -> None:
+    """Lengths but the last are multiples of 8, and DF is not set."""
+    rows = [packet("udp", size=803, ipv4_dfbit=1), fragment(3, more=True)]
+    rows += [fragment(0, more=False)]
+    flows, report = repaired(rows)
+    assert (flows.wire_length - 34).tolist() == [808, 8, 1]
+    assert values(flows, "ipv4_dfbit") == [0, 0, 0]
+    assert report.by_rule()["ip-fragment"] > 0 and nd.validate(flows).ok
+
+
+def test_segments_obey_the_mss_of_a_wire() -> None:
+    """With a wire's MTU data and options are no longer than the peer's MSS."""
+    mss = bytes.fromhex("02040200")
+    rows = [*handshake(mss, mss), packet(size=600), packet(server=True, size=500)]
+    assert repaired(rows)[1].by_rule() == {}
+    flows, report = repaired(rows, mtu=MTU)
+    assert (flows.wire_length - 54).tolist()[3:] == [512, 500]
+    assert report.by_rule().keys() == {"tcp-mss"}
 
 
 def test_payload_fits_into_the_mtu() -> None:
@@ -392,6 +476,48 @@ def test_sack_blocks_lie_in_what_is_open() -> None:
     assert ack[9] < blocks[2]
 
 
+ECN = {"tcp_ece": 1, "tcp_cwr": 1}
+
+
+def test_ecn_is_agreed_on_the_syns() -> None:
+    """What both SYNs agreed on may be used; else the flags stay down."""
+    rows = [packet(flags=SYN, **ECN), packet(server=True, flags=SYN | ACK, tcp_ece=1)]
+    rows += [packet(), packet(size=9, tcp_cwr=1), packet(server=True, tcp_ece=1)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {} and nd.validate(flows).ok
+    assert values(flows, "tcp_ece") == [1, 1, 0, 0, 1]
+    rows[1] = packet(server=True, flags=SYN | ACK)
+    rows[3] = packet(size=9)
+    flows, report = repaired(rows)
+    assert values(flows, "tcp_ece") == [1, 0, 0, 0, 0]
+    assert report.by_rule() == {"tcp-ecn": 1}
+    rows += [packet(server=True, tcp_ece=1) for _ in range(3)]
+    flows, report = repaired(rows)
+    assert values(flows, "tcp_ece")[:2] == [1, 1]
+    assert report.by_rule() == {"tcp-ecn": 1}
+
+
+def test_ecn_of_a_connection_that_began_before() -> None:
+    """Without SYNs nobody can tell, so the flags stay."""
+    rows = [packet(size=9, **ECN), packet(server=True, tcp_ns=1)]
+    assert repaired(rows)[1].by_rule() == {}
+    _, report = repaired([packet(flags=SYN, tcp_ece=1)])
+    assert report.by_rule() == {"tcp-ecn": 1}
+
+
+def test_windows_of_a_late_scale_are_not_scaled() -> None:
+    """A SYN-ACK that is sent again may offer what the first did not."""
+    scale = bytes.fromhex("03030700")
+    rows = [packet(flags=SYN, options=scale), packet(server=True, flags=SYN | ACK)]
+    rows += [packet(), packet(server=True, flags=SYN | ACK, options=scale)]
+    put(rows[2], "tcp_wsize", 100)
+    put(rows[3], "motion_seq", AGAIN)
+    rows += [packet(server=True, size=900)]
+    flows, report = repaired(rows)
+    assert values(flows, "tcp_wsize")[2] == 900
+    assert report.by_rule().keys() == {"tcp-window"} and nd.validate(flows).ok
+
+
 def test_urgent_needs_data() -> None:
     """URG without data goes, with data the pointer covers it."""
     rows = [*handshake(), packet(flags=ACK | URG), packet(flags=ACK | URG, size=6)]
@@ -495,6 +621,31 @@ def test_every_icmp_type_is_clean(version: int, tmp_path: Path) -> None:
     assert {"icmp-type", "icmp-body"} <= set(report.by_rule())
 
 
+def test_listener_reports_have_their_router_alert(tmp_path: Path) -> None:
+    """RFC 3810: eight bytes of hop-by-hop options, hop limit 1."""
+    sizes = {130: (16, 18, 20), 131: (16,), 143: (20, 41)}
+    rows = [
+        packet("icmp", version=6, icmp_type=t, size=s) for t in sizes for s in sizes[t]
+    ]
+    flows, _ = repaired(rows)
+    assert set(values(flows, "ipv6_nh")) == {0} and nd.validate(flows).ok
+    assert values(flows, "ipv6_len") == [32, 32, 36, 32, 36, 56]
+    assert FORM.values(flows.canonical(), "ipv6_len").tolist() == [
+        16,
+        16,
+        20,
+        16,
+        20,
+        40,
+    ]
+    path = tmp_path / "mld.pcap"
+    assert expert_lines(flows, path) == []
+    command = ["tshark", "-r", str(path), "-Y", "ipv6.opt.router_alert == 0"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(told.stdout.splitlines()) == len(rows)
+    assert nd.validate(path).checksums["right"] == len(rows)
+
+
 def test_neighbor_discovery_stays_on_the_link() -> None:
     """RFC 4861: hop limit 255, whatever the flow's other packets have."""
     rows = [packet("icmp", version=6, icmp_type=t, size=24) for t in (135, 136, 128)]
@@ -580,14 +731,18 @@ def test_rules_have_names_sources_and_texts() -> None:
     """The table is whole and its names are unique."""
     table = nd.rules()
     assert len({rule.name for rule in table}) == len(table) > 25
-    assert all(rule.source and rule.text for rule in table)
+    assert all(rule.source and rule.text and rule.change for rule in table)
+    assert {rule.scope for rule in table} == {"packet", "flow"}
 
 
 def test_the_docs_show_the_table() -> None:
     """Every rule stands in docs/repair.md as it does in C."""
     page = (Path(__file__).parent.parent / "docs" / "repair.md").read_text()
     for rule in nd.rules():
-        assert f"| {rule.name} | {rule.source} | {rule.text} |" in page
+        line = (rule.name, rule.source, rule.text, rule.change)
+        assert f"| {' | '.join(line)} |\n" in page
+    table = page[page.index("| rule |") :].partition("\n\n")[0].splitlines()
+    assert len(table) == len(nd.rules()) + 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "icmp.h"
+
 enum { OPTION_EOL = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_SCALE = 3 };
 
 enum { OPTION_BYTES = 40, OPTION_CELLS = 320 };
@@ -48,6 +50,10 @@ payload_length(const int8_t *row, enum nd_header ip, enum nd_header transport)
         headers += nd_row_get(row, ND_FIELD_TCP_DATA_OFFSET) * 4;
     else if (transport != ND_HEADER_COUNT)
         headers += 8; /* UDP and ICMP */
+    if (ip == ND_HEADER_IPV6 && transport == ND_HEADER_ICMP &&
+        nd_row_get(row, ND_FIELD_IPV6_NEXT) == 0)
+        headers += (uint32_t)nd_icmp_hop_by_hop(
+            6, (uint8_t)nd_row_get(row, ND_FIELD_ICMP_TYPE));
     return total > headers ? total - headers : 0;
 }
 
@@ -186,9 +192,12 @@ hint_ack(const int8_t *row, struct sender *me, const struct sender *peer)
     return hint;
 }
 
+/* A later fragment has the id of the first, and no say of its own. */
 static enum nd_hint_id
 hint_id(const int8_t *row, struct sender *me)
 {
+    if (nd_row_get(row, ND_FIELD_IPV4_OFFSET) != 0)
+        return ND_ID_ZERO;
     uint32_t id = nd_row_get(row, ND_FIELD_IPV4_ID);
     uint32_t step = (id - me->last_id) & 0xffff;
     enum nd_hint_id hint = ND_ID_RANDOM;

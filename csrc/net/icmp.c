@@ -22,7 +22,7 @@ static const struct nd_icmp_message messages[] = {
     {6, 4, 2, V6_QUOTE, 1, 0, ND_REST_ZERO, 0},
     {6, 128, 0, 0, 1, 0, ND_REST_REQUEST, 129},
     {6, 129, 0, 0, 1, 0, ND_REST_REPLY, 128},
-    {6, 130, 0, 16, 255, 1, ND_REST_ZERO, 0},
+    {6, 130, 0, 16, 4, 1, ND_REST_ZERO, 0},
     {6, 131, 0, 16, 255, 1, ND_REST_ZERO, 0},
     {6, 132, 0, 16, 255, 1, ND_REST_ZERO, 0},
     {6, 133, 0, 0, 8, 255, ND_REST_ZERO, 0},
@@ -40,4 +40,11 @@ nd_icmp_find(uint8_t ip_version, uint8_t type)
         if (messages[i].ip_version == ip_version && messages[i].type == type)
             return &messages[i];
     return NULL;
+}
+
+size_t
+nd_icmp_hop_by_hop(uint8_t ip_version, uint8_t type)
+{
+    return ip_version == 6 && (type == 143 || (type >= 130 && type <= 132))
+               ? 8 : 0;
 }

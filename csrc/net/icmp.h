@@ -32,12 +32,20 @@ struct nd_icmp_message {
     uint8_t type;
     uint8_t most_code;
     uint8_t least_body; /* bytes after the 8 of the header */
-    uint8_t body_step;  /* a longer body grows by multiples of this */
+    uint8_t body_step;  /* a longer body grows by multiples of this; 255: it
+                           does not; 4: once, to an MLDv2 query without
+                           sources, RFC 3810 section 5.1 */
     uint8_t hops;       /* 0, or the hop limit that the message must have */
     enum nd_icmp_rest rest;
     uint8_t pair; /* of a request: its reply; of a reply: its request */
 };
 
 const struct nd_icmp_message *nd_icmp_find(uint8_t ip_version, uint8_t type);
+
+/*
+ * Bytes of the hop-by-hop header with a Router Alert that stands before an
+ * MLD message, RFC 2710 section 3, RFC 3810 section 5; 0 for other messages.
+ */
+size_t nd_icmp_hop_by_hop(uint8_t ip_version, uint8_t type);
 
 #endif

@@ -48,7 +48,7 @@ enum nd_role {
     X(IPV4_ID, "ipv4_id", IPV4, 32, 16, STATEFUL)                             \
     X(IPV4_RESERVED, "ipv4_rbit", IPV4, 48, 1, DERIVED)                       \
     X(IPV4_DF, "ipv4_dfbit", IPV4, 49, 1, DRAWN)                              \
-    X(IPV4_MF, "ipv4_mfbit", IPV4, 50, 1, DERIVED)                            \
+    X(IPV4_MF, "ipv4_mfbit", IPV4, 50, 1, DRAWN)                              \
     X(IPV4_OFFSET, "ipv4_foff", IPV4, 51, 13, DERIVED)                        \
     X(IPV4_TTL, "ipv4_ttl", IPV4, 64, 8, DRAWN)                               \
     X(IPV4_PROTOCOL, "ipv4_proto", IPV4, 72, 8, DERIVED)                      \

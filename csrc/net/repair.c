@@ -6,7 +6,8 @@
 #include "repair_flow.h"
 
 const struct nd_rule_text nd_rules[ND_RULE_COUNT] = {
-#define X(id, name, source, text) {name, source, text},
+#define X(id, name, scope, source, text, change)                              \
+    {name, source, text, change, ND_SCOPE_##scope},
     ND_RULE_LIST(X)
 #undef X
 };
@@ -114,10 +115,13 @@ repair_packets(struct nd_draft *flow, const struct nd_anchor *anchor,
     nd_repair_ids(flow);
     if (flow->protocol == ND_PROTOCOL_TCP) {
         nd_repair_flags(flow);
+        nd_repair_ecn(flow);
         nd_repair_tcp(flow);
     } else if (nd_is_icmp(flow)) {
         nd_repair_icmp(flow);
     }
+    nd_repair_offsets(flow);
+    nd_repair_ttl(flow);
 }
 
 void

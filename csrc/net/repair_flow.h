@@ -78,6 +78,8 @@ struct nd_step {
     uint8_t tos;
     uint8_t ttl;
     bool df;
+    bool mf;    /* a fragment follows */
+    bool later; /* a fragment without transport header */
     uint8_t seq_hint, ack_hint, id_hint;
     uint16_t gap_code;
     uint16_t port; /* the server's */
@@ -86,6 +88,8 @@ struct nd_step {
     uint8_t icmp_type, icmp_code;
     uint16_t ip_id;
     uint16_t payload;
+    uint16_t offset;   /* of a fragment, in 8 bytes */
+    uint32_t datagram; /* payload of all fragments, told in the first */
     uint32_t seq, ack;
     uint32_t rest; /* of an ICMP header */
     int64_t time;
@@ -193,13 +197,22 @@ void nd_repair_cut_option(struct nd_draft *flow, struct nd_step *step,
 bool nd_repair_add_option(struct nd_draft *flow, struct nd_step *step,
                           enum nd_rule rule, uint8_t kind, size_t length);
 
-/* repair_flags.c, repair_tcp.c, repair_icmp.c, repair_time.c */
+/* repair_flags.c, repair_ecn.c, repair_tcp.c, repair_icmp.c, repair_time.c */
 void nd_repair_flags(struct nd_draft *flow);
+void nd_repair_ecn(struct nd_draft *flow);
 void nd_repair_tcp(struct nd_draft *flow);
 void nd_repair_icmp_types(struct nd_draft *flow);
 void nd_repair_icmp(struct nd_draft *flow);
 void nd_repair_time(struct nd_draft *flow);
 void nd_repair_ids(struct nd_draft *flow);
+
+/* repair_fragment.c: which packets are fragments, and when all lengths are
+ * settled, where each begins */
+void nd_repair_fragments(struct nd_draft *flow);
+void nd_repair_offsets(struct nd_draft *flow);
+
+/* repair_ttl.c: after the flags are settled */
+void nd_repair_ttl(struct nd_draft *flow);
 
 /* repair_write.c */
 void nd_repair_write(const struct nd_draft *flow,

@@ -8,6 +8,8 @@ nd_repair_icmp_types(struct nd_draft *flow)
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
         uint8_t type = step->icmp_type;
+        if (step->later)
+            continue;
         if (nd_icmp_find(flow->ip_version, type) == NULL)
             type = flow->ip_version == 6 ? (step->direction ? 129 : 128)
                                          : (step->direction ? 0 : 8);
@@ -28,6 +30,8 @@ fit_body(struct nd_draft *flow, struct nd_step *step,
     uint32_t most = m->least_body + 255u * 8; /* an option's, RFC 4861 4.6 */
     if (body < m->least_body || m->body_step == 255)
         body = m->least_body;
+    else if (m->body_step == 4)
+        body = body < m->least_body + 4u ? m->least_body : m->least_body + 4u;
     else if (m->body_step == 8 && body > most)
         body = most;
     else
@@ -106,6 +110,8 @@ nd_repair_icmp(struct nd_draft *flow)
         struct nd_step *step = &flow->steps[i];
         const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
                                                        step->icmp_type);
+        if (step->later)
+            continue;
         fit_body(flow, step, m);
         step->rest = second_half(flow, step, m, asked);
     }

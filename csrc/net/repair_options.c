@@ -1,6 +1,6 @@
 #include "repair_flow.h"
 
-enum { MOST_NOPS = 3, SCALE_MOST = 14, MSS_DEFAULT = 536 };
+enum { MOST_NOPS = 3, SCALE_MOST = 14, MSS_DEFAULT = 536, MSS_LEAST = 64 };
 
 /*
  * TCP options that are passed on, IANA "TCP Parameters". A length of 0 means
@@ -170,6 +170,8 @@ legal_values(struct nd_options *options)
         mss[2] = MSS_DEFAULT >> 8; /* RFC 9293 section 3.7.1 */
         mss[3] = MSS_DEFAULT & 0xff;
     }
+    if (mss != NULL && mss[2] == 0 && mss[3] < MSS_LEAST)
+        mss[3] |= MSS_LEAST; /* more than 40 bytes of options */
     uint8_t *scale = nd_repair_find_option(options, ND_OPT_SCALE, &length);
     if (scale != NULL && scale[2] > SCALE_MOST)
         scale[2] = SCALE_MOST; /* RFC 7323 section 2.3 */

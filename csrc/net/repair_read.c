@@ -98,13 +98,14 @@ read_ip(struct nd_draft *flow, struct nd_step *step, const int8_t *cells)
         step->tos = (uint8_t)(v6.value[0] << 4 | v6.value[1] >> 4);
         step->payload = u16(v6.value + 4);
         step->ttl = v6.value[7];
-        step->df = false;
+        step->df = step->mf = false;
         step->ip_options.length = 0;
         return;
     }
     step->tos = v4.value[1];
     step->payload = u16(v4.value + 2);
     step->df = v4.value[6] >> 6 & 1;
+    step->mf = v4.value[6] >> 5 & 1;
     step->ttl = v4.value[8];
     read_options(cells + ND_CELL_IPV4_OPTIONS, &step->ip_options);
 }
@@ -157,7 +158,8 @@ nd_repair_read(struct nd_draft *flow, const int8_t *canonical)
         struct nd_step *step = &flow->steps[i];
         const int8_t *cells = canonical + i * ND_CANONICAL_CELLS;
         step->headers_drawn = 0;
-        step->ip_id = 0;
+        step->ip_id = step->offset = 0;
+        step->later = false;
         step->seq = step->ack = step->rest = 0;
         read_motion(step, cells + ND_CELL_MOTION);
         read_ip(flow, step, cells);

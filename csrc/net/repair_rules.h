@@ -2,9 +2,10 @@
  * repair_rules.h - the table of rules that repair enforces and validate checks
  *
  * In:      nothing; the table is constant.
- * Out:     one line a rule: its id, name, where it is laid down, and its text
- *          in one sentence. Repair counts the drawn cells it changes under a
- *          rule, validate counts the packets that break it.
+ * Out:     one entry a rule: its id, name, scope, where it is laid down, what
+ *          it checks, and what repair changes where it is broken. Repair
+ *          counts the drawn cells it changes under a rule, validate counts
+ *          the packets that break it.
  * Errors:  none.
  * Memory:  static constant table (repair.c).
  * Threads: pure data.
@@ -16,86 +17,175 @@
 #ifndef ND_NET_REPAIR_RULES_H
 #define ND_NET_REPAIR_RULES_H
 
-/* id, name, laid down in, text */
+/* Whether a packet alone can break a rule, or only one among others. */
+enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
+
+/* id, name, scope, laid down in, what it checks, what repair changes */
 #define ND_RULE_LIST(X)                                                       \
-    X(IP_VERSION, "ip-version", "RFC 791 3.1, RFC 8200 3",                    \
-      "a packet has one IP header, and a flow one IP version")                \
-    X(TRANSPORT, "transport", "RFC 791 3.1, RFC 8200 3",                      \
-      "a packet has one transport header, and a flow one transport")          \
-    X(HEADER, "header", "RFC 791 3.1",                                        \
-      "a header that is there has all of its fields")                         \
-    X(IP_LENGTH, "ip-length", "RFC 791 3.1, RFC 8200 3",                      \
+    X(IP_VERSION, "ip-version", FLOW,                                         \
+      "RFC 791 3.1, RFC 8200 3",                                              \
+      "a packet has one IP header, and a flow one IP version",                \
+      "the header that costs fewest cells over the flow stays, the other "    \
+      "goes or is made")                                                      \
+    X(TRANSPORT, "transport", FLOW,                                           \
+      "RFC 791 3.1, RFC 8200 3",                                              \
+      "a packet has one transport header, a later fragment none, and a flow " \
+      "one transport",                                                        \
+      "the header that costs fewest cells over the flow stays, others go or " \
+      "are made")                                                             \
+    X(HEADER, "header", PACKET,                                               \
+      "RFC 791 3.1",                                                          \
+      "a header that is there has all of its fields",                         \
+      "missing cells become zero")                                            \
+    X(IP_LENGTH, "ip-length", PACKET,                                         \
+      "RFC 791 3.1, RFC 8200 3, RFC 8201 4",                                  \
       "the IP length covers the headers and the payload, and no more than "   \
-      "the path carries")                                                     \
-    X(PAYLOAD, "payload", "RFC 1035 4.1.1, RFC 2131 2, RFC 5905 7.3",          \
+      "the path carries",                                                     \
+      "the payload is cut to the path MTU")                                   \
+    X(PAYLOAD, "payload", PACKET,                                             \
+      "RFC 1035 4.1.1, RFC 2131 2, RFC 5905 7.3",                             \
       "a datagram with data holds the header of the service that its port "   \
-      "names")                                                                \
-    X(IP_OPTIONS, "ip-options", "RFC 791 3.1",                                \
-      "IP options have known kinds and lengths and end on 4 bytes")           \
-    X(IP_TTL, "ip-ttl", "RFC 791 3.2, RFC 4861 11.2",                         \
-      "a sender's TTL is above zero and does not change in a flow")           \
-    X(IP_ID, "ip-id", "RFC 6864 4.1",                                         \
-      "an IP id counts up, is random, or stays zero")                         \
-    X(IP_FRAGMENT, "ip-fragment", "RFC 791 3.1",                              \
-      "a packet is no fragment and the reserved bit is zero")                 \
-    X(IP_CHECKSUM, "ip-checksum", "RFC 1071",                                 \
-      "the checksum of the IPv4 header is right")                             \
-    X(CHECKSUM, "checksum", "RFC 9293 3.1, RFC 768, RFC 4443 2.3",            \
-      "the checksum of TCP, UDP, ICMP or ICMPv6 is right")                    \
-    X(DIRECTION, "direction", "RFC 9293 3.5",                                 \
+      "names",                                                                \
+      "a shorter payload is lengthened")                                      \
+    X(IP_OPTIONS, "ip-options", PACKET,                                       \
+      "RFC 791 3.1",                                                          \
+      "IP options have known kinds and lengths and end on 4 bytes",           \
+      "other options go")                                                     \
+    X(IP_TTL, "ip-ttl", FLOW,                                                 \
+      "RFC 791 3.2, RFC 4861 11.2",                                           \
+      "a sender's TTL is above zero and lasts: a value of one packet alone "  \
+      "stands on a SYN, FIN or RST, or on the first or last of the others",   \
+      "another value becomes the one before or the usual one, whichever is "  \
+      "nearer")                                                               \
+    X(IP_ID, "ip-id", FLOW,                                                   \
+      "RFC 6864 4.1",                                                         \
+      "an IP id counts up, is random, or stays zero; fragments share one "    \
+      "above zero",                                                           \
+      "a sender's first id counts, a fragment's is not zero")                 \
+    X(IP_FRAGMENT, "ip-fragment", FLOW,                                       \
+      "RFC 791 3.2, RFC 8200 4.5",                                            \
+      "the reserved bit is zero; fragments carry blocks of 8 bytes, may be "  \
+      "fragmented, and are all there",                                        \
+      "\"more fragments\" is set or cleared as the next packet is one, DF "   \
+      "goes, lengths become whole blocks")                                    \
+    X(IP_CHECKSUM, "ip-checksum", PACKET,                                     \
+      "RFC 1071",                                                             \
+      "the checksum of the IPv4 header is right",                             \
+      "none: it is not drawn")                                                \
+    X(CHECKSUM, "checksum", PACKET,                                           \
+      "RFC 9293 3.1, RFC 768, RFC 8200 8.1, RFC 4443 2.3",                    \
+      "the checksum of TCP, UDP, ICMP or ICMPv6 is right; UDP may leave it "  \
+      "out over IPv4 only",                                                   \
+      "none: it is not drawn")                                                \
+    X(DIRECTION, "direction", FLOW,                                           \
+      "RFC 9293 3.5",                                                         \
       "the client is the sender of the first SYN, else of the first packet "  \
-      "unless the server's port is a well-known one")                         \
-    X(PORT, "port", "RFC 6335 6",                                             \
-      "both ports are above zero and stay the same in a flow")                \
-    X(TIME, "time", "RFC 7323 5.3",                                           \
-      "times do not run backwards in a flow, and begin at the first packet")  \
-    X(TCP_OFFSET, "tcp-offset", "RFC 9293 3.1",                               \
-      "the data offset covers header and options; reserved bits are zero")    \
-    X(TCP_FLAGS, "tcp-flags", "RFC 9293 3.1",                                 \
+      "unless the server's port is a well-known one",                         \
+      "the first packet becomes the client's")                                \
+    X(PORT, "port", FLOW,                                                     \
+      "RFC 6335 6",                                                           \
+      "both ports are above zero and stay the same in a flow",                \
+      "the commonest server port of the flow takes the place of others")      \
+    X(TIME, "time", FLOW,                                                     \
+      "RFC 7323 5.3",                                                         \
+      "times do not run backwards in a flow, and begin at the first packet",  \
+      "the first packet has no gap before it")                                \
+    X(TCP_OFFSET, "tcp-offset", PACKET,                                       \
+      "RFC 9293 3.1",                                                         \
+      "the data offset covers header and options; reserved bits are zero",    \
+      "none: they are not drawn")                                             \
+    X(TCP_FLAGS, "tcp-flags", PACKET,                                         \
+      "RFC 9293 3.1",                                                         \
       "all but the first SYN and RST acknowledge; SYN, FIN and RST exclude "  \
-      "each other")                                                           \
-    X(TCP_URGENT, "tcp-urgent", "RFC 9293 3.8.5",                             \
-      "URG comes with data and a pointer into it, the pointer with URG")      \
-    X(TCP_OPTIONS, "tcp-options", "RFC 9293 3.1",                             \
+      "each other",                                                           \
+      "ACK is set, SYN and FIN are cleared on a RST")                         \
+    X(TCP_ECN, "tcp-ecn", FLOW,                                               \
+      "RFC 3168 6.1.1, RFC 9768 3.1",                                         \
+      "a SYN has both ECE and CWR or neither, and the flags stay down where " \
+      "ECN was not agreed",                                                   \
+      "the flags are cleared, or the one that lacks is set")                  \
+    X(TCP_URGENT, "tcp-urgent", PACKET,                                       \
+      "RFC 9293 3.8.5",                                                       \
+      "URG comes with data and a pointer into it, the pointer with URG",      \
+      "URG without data is cleared")                                          \
+    X(TCP_OPTIONS, "tcp-options", PACKET,                                     \
+      "RFC 9293 3.1",                                                         \
       "TCP options have known kinds and lengths, stand once and end on 4 "    \
-      "bytes; NOPs only pad")                                       \
-    X(TCP_NEGOTIATION, "tcp-negotiation", "RFC 9293 3.7.1, RFC 7323 2, 3.2, " \
-      "RFC 2018 2",                                                           \
+      "bytes; NOPs only pad",                                                 \
+      "other options and NOPs go, values get legal")                          \
+    X(TCP_NEGOTIATION, "tcp-negotiation", FLOW,                               \
+      "RFC 9293 3.7.1, RFC 7323 2, 3.2, RFC 2018 2",                          \
       "MSS, window scale and SACK-permitted stand on a SYN, and what a "      \
-      "SYN-ACK or a later segment uses was offered")                          \
-    X(TCP_SACK, "tcp-sack", "RFC 2018 4, RFC 2883 4",                         \
+      "SYN-ACK or a later segment uses was offered",                          \
+      "what was not offered goes, or is offered after all, whichever costs "  \
+      "fewer cells")                                                          \
+    X(TCP_MSS, "tcp-mss", FLOW,                                               \
+      "RFC 9293 3.7.1, RFC 6691 2",                                           \
+      "where the MTU is that of a wire, a segment is no longer than the "     \
+      "peer's MSS",                                                           \
+      "the payload is cut")                                                   \
+    X(TCP_SACK, "tcp-sack", FLOW,                                             \
+      "RFC 2018 4, RFC 2883 4",                                               \
       "SACK blocks lie in data that was sent, beyond the acknowledgement or " \
-      "seen twice")                                                           \
-    X(TCP_TIMESTAMP, "tcp-timestamp", "RFC 7323 4, 5.3",                      \
-      "timestamp values do not run backwards and echo the peer's")            \
-    X(TCP_HANDSHAKE, "tcp-handshake", "RFC 9293 3.5",                         \
+      "seen twice",                                                           \
+      "blocks that nothing can fill go")                                      \
+    X(TCP_TIMESTAMP, "tcp-timestamp", FLOW,                                   \
+      "RFC 7323 4, 5.3",                                                      \
+      "timestamp values do not run backwards, keep pace with the packets' "   \
+      "times and echo the peer's",                                            \
+      "none: they are not drawn")                                             \
+    X(TCP_HANDSHAKE, "tcp-handshake", FLOW,                                   \
+      "RFC 9293 3.5, RFC 7413 2",                                             \
       "SYNs come before anything else of their sender, without data unless "  \
-      "TCP Fast Open, and a SYN is answered by SYN-ACK or RST")               \
-    X(TCP_FIN, "tcp-fin", "RFC 9293 3.6",                                     \
-      "after its FIN an end sends no new data")                               \
-    X(TCP_RESET, "tcp-reset", "RFC 9293 3.5.3",                               \
-      "after its RST an end sends nothing but RST; a RST has no data")        \
-    X(TCP_SEQ, "tcp-seq", "RFC 9293 3.4",                                     \
+      "TCP Fast Open, and a SYN is answered by SYN-ACK, SYN or RST",          \
+      "a late SYN loses its flag, an answer becomes the SYN-ACK, data on it " \
+      "goes")                                                                 \
+    X(TCP_FIN, "tcp-fin", FLOW,                                               \
+      "RFC 9293 3.6",                                                         \
+      "after its FIN an end sends no new data",                               \
+      "a FIN that data follows is cleared")                                   \
+    X(TCP_RESET, "tcp-reset", FLOW,                                           \
+      "RFC 9293 3.5.3",                                                       \
+      "after its RST an end sends nothing but RST; a RST has no data",        \
+      "a RST that more follows is cleared")                                   \
+    X(TCP_SEQ, "tcp-seq", FLOW,                                               \
+      "RFC 9293 3.4",                                                         \
       "sequence numbers count SYN, FIN and data; what is sent again was "     \
-      "sent before")                                                          \
-    X(TCP_ACK, "tcp-ack", "RFC 9293 3.4",                                     \
-      "acknowledgements do not run backwards nor cover what was not sent")    \
-    X(TCP_WINDOW, "tcp-window", "RFC 9293 3.8, RFC 7323 2.3",                 \
-      "data stays inside the window that the peer has advertised")            \
-    X(TCP_EVENT, "tcp-event", "-",                                            \
-      "events=\"quiet\": no RST, no closed or filled window, no hole in "     \
-      "the sequence, no duplicate SACK")                                      \
-    X(UDP_LENGTH, "udp-length", "RFC 768",                                    \
-      "the UDP length is that of header and payload")                         \
-    X(ICMP_TYPE, "icmp-type", "RFC 792, RFC 4443, RFC 4861",                  \
-      "type and code are known, and of the flow's IP version")                \
-    X(ICMP_BODY, "icmp-body", "RFC 792, RFC 4443 2.4, RFC 4861 4",            \
-      "a message is long enough for its type; an error quotes a packet")      \
-    X(ICMP_ECHO, "icmp-echo", "RFC 792, RFC 4443 4.2",                        \
-      "an echo reply has the id and number of a request of the peer")
+      "sent before",                                                          \
+      "the hint of the step that is possible")                                \
+    X(TCP_ACK, "tcp-ack", FLOW,                                               \
+      "RFC 9293 3.4",                                                         \
+      "acknowledgements do not run backwards nor cover what was not sent",    \
+      "the hint of the acknowledgement that is possible")                     \
+    X(TCP_WINDOW, "tcp-window", FLOW,                                         \
+      "RFC 9293 3.8, RFC 7323 2.3",                                           \
+      "data stays inside the window that the peer has advertised",            \
+      "the peer's last window is widened, or the data goes")                  \
+    X(TCP_EVENT, "tcp-event", FLOW,                                           \
+      "-",                                                                    \
+      "events=\"quiet\": no RST, no closed or filled window, no hole in the " \
+      "sequence, no duplicate SACK",                                          \
+      "such events are smoothed")                                             \
+    X(UDP_LENGTH, "udp-length", PACKET,                                       \
+      "RFC 768",                                                              \
+      "the UDP length is that of header and payload",                         \
+      "none: it is not drawn")                                                \
+    X(ICMP_TYPE, "icmp-type", PACKET,                                         \
+      "RFC 792, RFC 4443, RFC 4861",                                          \
+      "type and code are known, and of the flow's IP version",                \
+      "an unknown type becomes an echo, an unknown code zero")                \
+    X(ICMP_BODY, "icmp-body", PACKET,                                         \
+      "RFC 792, RFC 4443 2.4, RFC 4861 4, RFC 3810 5",                        \
+      "a message is long enough for its type; an error quotes a packet, MLD " \
+      "has its Router Alert",                                                 \
+      "the payload gets a length that the type can have")                     \
+    X(ICMP_ECHO, "icmp-echo", FLOW,                                           \
+      "RFC 792, RFC 4443 4.2",                                                \
+      "an echo reply has the id and number of a request of the peer",         \
+      "none: they are not drawn")
 
 enum nd_rule {
-#define X(id, name, source, text) ND_RULE_##id,
+#define X(id, name, scope, source, text, change) ND_RULE_##id,
     ND_RULE_LIST(X)
 #undef X
     ND_RULE_COUNT
@@ -105,6 +195,8 @@ struct nd_rule_text {
     const char *name;
     const char *source;
     const char *text;
+    const char *change;
+    enum nd_rule_scope scope;
 };
 
 extern const struct nd_rule_text nd_rules[ND_RULE_COUNT];

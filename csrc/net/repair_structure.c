@@ -1,3 +1,4 @@
+#include "icmp.h"
 #include "payload.h"
 #include "repair_flow.h"
 
@@ -8,8 +9,12 @@ nd_repair_room(const struct nd_draft *flow, const struct nd_step *step)
 {
     uint32_t headers = flow->ip_version == 6
                            ? IPV6_FIXED : IPV4_FIXED + step->ip_options.length;
+    if (step->later)
+        return flow->options->mtu - headers;
     headers += flow->protocol == ND_PROTOCOL_TCP
                    ? TCP_FIXED + step->tcp_options.length : SHORT_HEADER;
+    if (flow->protocol == ND_PROTOCOL_ICMP6)
+        headers += (uint32_t)nd_icmp_hop_by_hop(6, step->icmp_type);
     return flow->options->mtu - headers; /* mtu >= 576 > 120 */
 }
 
@@ -39,7 +44,7 @@ nd_repair_structure(struct nd_draft *flow)
         else
             step->tcp_options.length = 0;
         nd_repair_set_payload(flow, step, ND_RULE_IP_LENGTH, step->payload);
-        if (step->payload > 0 && step->payload < least)
+        if (step->payload > 0 && step->payload < least && !step->later)
             nd_repair_set_payload(flow, step, ND_RULE_PAYLOAD, least);
     }
 }

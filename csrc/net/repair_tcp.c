@@ -13,7 +13,9 @@ struct side {
     uint32_t last_ack;
     bool started, syn, fin, acked;
     struct nd_step *last;           /* its latest step that tells a window */
+    unsigned last_shift;            /* of that window */
     int scale;                      /* -1: no SYN, or none offered */
+    uint32_t mss;                   /* told on its SYN, 0: not */
     uint32_t clock, last_clock;     /* TCP timestamp values */
     bool told_clock;
     uint32_t edges[ND_EDGE_RING];   /* ends of segments, latest last */
@@ -58,12 +60,14 @@ window_known(const struct state *t)
     return t->side[0].syn && t->side[1].syn;
 }
 
+/* How far a step's window is shifted, as far as SYNs have told by now. */
 static unsigned
-window_shift(const struct state *t, const struct side *peer)
+window_shift(const struct state *t, const struct side *me,
+             const struct nd_step *step)
 {
     bool both = t->side[0].scale >= 0 && t->side[1].scale >= 0;
-    bool syn = peer->last->flags & ND_TCP_SYN; /* RFC 7323 section 2.2 */
-    return both && !syn ? (unsigned)peer->scale : 0;
+    bool syn = step->flags & ND_TCP_SYN; /* RFC 7323 section 2.2 */
+    return both && !syn ? (unsigned)me->scale : 0;
 }
 
 /*
@@ -79,7 +83,7 @@ fit_window(struct state *t, const struct side *peer, uint32_t end)
     if (beyond < 0)
         return true;
     bool quiet = t->flow->options->events == ND_EVENTS_QUIET;
-    unsigned shift = window_shift(t, peer);
+    unsigned shift = peer->last_shift;
     uint32_t need = ((uint32_t)beyond + (1u << shift) - 1) >> shift;
     if (quiet) /* a filled window is an event */
         need = ((uint32_t)beyond >> shift) + 1;
@@ -98,6 +102,21 @@ static void
 drop_payload(struct nd_draft *flow, struct nd_step *step, enum nd_rule rule)
 {
     nd_repair_set_payload(flow, step, rule, 0);
+}
+
+/*
+ * MSS counts data and options, RFC 6691 section 2. Captures of hosts that
+ * offload segmentation hold longer segments: they have the largest MTU.
+ */
+static void
+fit_segment(struct nd_draft *flow, const struct side *peer,
+            struct nd_step *step)
+{
+    uint32_t options = step->tcp_options.length;
+    if (flow->options->mtu < UINT16_MAX && peer->mss > options &&
+        step->payload + options > peer->mss)
+        nd_repair_set_payload(flow, step, ND_RULE_TCP_MSS,
+                              peer->mss - options);
 }
 
 /* The hint that a step can follow, RFC 9293 section 3.4. */
@@ -173,6 +192,7 @@ number_step(struct state *t, struct side *me, const struct side *peer,
             struct nd_step *step)
 {
     struct nd_draft *flow = t->flow;
+    fit_segment(flow, peer, step);
     enum nd_hint_seq hint = possible_hint(me, step);
     if (hint == ND_SEQ_IN_ORDER && me->fin && step->payload > 0)
         drop_payload(flow, step, ND_RULE_TCP_FIN);
@@ -193,7 +213,7 @@ number_step(struct state *t, struct side *me, const struct side *peer,
 }
 
 static void
-account(struct side *me, struct nd_step *step)
+account(const struct state *t, struct side *me, struct nd_step *step)
 {
     bool syn = step->flags & ND_TCP_SYN;
     bool fin = step->flags & ND_TCP_FIN;
@@ -209,8 +229,10 @@ account(struct side *me, struct nd_step *step)
     me->syn |= syn;
     me->fin |= fin;
     /* the window of a RST, or without an acknowledgement, means nothing */
-    if ((step->flags & (ND_TCP_RST | ND_TCP_ACK)) == ND_TCP_ACK)
+    if ((step->flags & (ND_TCP_RST | ND_TCP_ACK)) == ND_TCP_ACK) {
         me->last = step;
+        me->last_shift = window_shift(t, me, step);
+    }
 }
 
 /* ---- acknowledgement -------------------------------------------------- */
@@ -379,11 +401,15 @@ report_holes(struct nd_draft *flow, const struct side *peer,
 /* ---- the flow --------------------------------------------------------- */
 
 static void
-read_scale(struct side *me, struct nd_step *step)
+read_syn(struct side *me, struct nd_step *step)
 {
     size_t length;
     if (!(step->flags & ND_TCP_SYN))
         return;
+    const uint8_t *mss = nd_repair_find_option(&step->tcp_options, ND_OPT_MSS,
+                                               &length);
+    if (mss != NULL)
+        me->mss = (uint32_t)mss[2] << 8 | mss[3];
     const uint8_t *scale = nd_repair_find_option(&step->tcp_options,
                                                  ND_OPT_SCALE, &length);
     if (scale != NULL)
@@ -416,8 +442,8 @@ nd_repair_tcp(struct nd_draft *flow)
         struct side *peer = &t.side[!step->direction];
         number_step(&t, me, peer, step);
         acknowledge(flow, me, peer, step);
-        read_scale(me, step);
-        account(me, step);
+        read_syn(me, step);
+        account(&t, me, step);
         stamp(flow, me, peer, step);
         report_holes(flow, peer, step);
         settle_urgent(flow, step);

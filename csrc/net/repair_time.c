@@ -76,6 +76,16 @@ nd_repair_ids(struct nd_draft *flow)
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
         uint8_t d = step->direction;
+        if (step->later) { /* of one id, RFC 791 section 2.3 */
+            nd_count_change(flow, ND_RULE_IP_ID, step->id_hint, ND_ID_ZERO);
+            step->id_hint = ND_ID_ZERO;
+            step->ip_id = last[d];
+            continue;
+        }
+        if (step->mf && step->id_hint == ND_ID_ZERO) { /* RFC 6864 4.1 */
+            nd_count_change(flow, ND_RULE_IP_ID, ND_ID_ZERO, ND_ID_COUNTER);
+            step->id_hint = ND_ID_COUNTER;
+        }
         if (!sent[d]) {
             last[d] = (uint16_t)nd_chance(flow, ND_FOR_IP_ID + d, 0);
             if (step->id_hint == ND_ID_RANDOM) {

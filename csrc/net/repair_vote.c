@@ -1,4 +1,3 @@
-#include "icmp.h"
 #include "repair_flow.h"
 
 /* Cells of the fixed part of each header, addresses left out. */
@@ -23,27 +22,40 @@ settle_headers(struct nd_draft *flow, enum nd_rule rule, enum nd_header first,
 {
     for (size_t i = 0; i < flow->n; i++)
         for (enum nd_header h = first; h <= last; h++) {
+            if (flow->steps[i].later && h >= ND_HEADER_TCP)
+                continue;
             bool drawn = flow->steps[i].headers_drawn >> h & 1;
             if (drawn != (h == kept))
                 flow->changed[rule] += fixed_cells[h];
         }
 }
 
+/*
+ * The header that costs fewest cells to keep: those of the packets that lack
+ * it, while those of the others go whatever is kept.
+ */
+static enum nd_header
+cheapest(const struct nd_draft *flow, enum nd_header first,
+         enum nd_header last)
+{
+    enum nd_header best = first;
+    int64_t least = INT64_MAX;
+    for (enum nd_header h = first; h <= last; h++) {
+        int64_t drawn = (int64_t)count_header(flow, h);
+        int64_t cost = ((int64_t)flow->n - 2 * drawn) * fixed_cells[h];
+        if (cost < least) {
+            best = h;
+            least = cost;
+        }
+    }
+    return best;
+}
+
 static void
 vote_headers(struct nd_draft *flow)
 {
-    size_t v4 = count_header(flow, ND_HEADER_IPV4);
-    size_t v6 = count_header(flow, ND_HEADER_IPV6);
-    size_t tcp = count_header(flow, ND_HEADER_TCP);
-    size_t udp = count_header(flow, ND_HEADER_UDP);
-    size_t icmp = count_header(flow, ND_HEADER_ICMP);
-    enum nd_header ip = v6 > v4 ? ND_HEADER_IPV6 : ND_HEADER_IPV4;
-    enum nd_header transport = ND_HEADER_TCP;
-    if (udp > tcp && udp >= icmp)
-        transport = ND_HEADER_UDP;
-    else if (icmp > tcp)
-        transport = ND_HEADER_ICMP;
-
+    enum nd_header ip = cheapest(flow, ND_HEADER_IPV4, ND_HEADER_IPV6);
+    enum nd_header transport = cheapest(flow, ND_HEADER_TCP, ND_HEADER_ICMP);
     flow->ip_version = ip == ND_HEADER_IPV6 ? 6 : 4;
     flow->protocol = transport == ND_HEADER_TCP   ? ND_PROTOCOL_TCP
                      : transport == ND_HEADER_UDP ? ND_PROTOCOL_UDP
@@ -51,6 +63,7 @@ vote_headers(struct nd_draft *flow)
                                                   : ND_PROTOCOL_ICMP;
     settle_headers(flow, ND_RULE_IP_VERSION, ND_HEADER_IPV4, ND_HEADER_IPV6,
                    ip);
+    nd_repair_fragments(flow);
     settle_headers(flow, ND_RULE_TRANSPORT, ND_HEADER_TCP, ND_HEADER_ICMP,
                    transport);
 }
@@ -59,52 +72,6 @@ static bool
 drew(const struct nd_step *step, enum nd_header header)
 {
     return step->headers_drawn >> header & 1;
-}
-
-static enum nd_header
-ip_header(const struct nd_draft *flow)
-{
-    return flow->ip_version == 6 ? ND_HEADER_IPV6 : ND_HEADER_IPV4;
-}
-
-/* Neighbor discovery lives on one link, RFC 4861 section 11.2; so does MLD. */
-static uint8_t
-fixed_hops(const struct nd_draft *flow, const struct nd_step *step)
-{
-    return nd_is_icmp(flow)
-               ? nd_icmp_find(flow->ip_version, step->icmp_type)->hops : 0;
-}
-
-/*
- * One TTL a sender: the commonest that its packets of this IP version draw,
- * the larger of two as common; 64 when none is drawn.
- */
-static void
-vote_ttl(struct nd_draft *flow, uint8_t direction)
-{
-    uint16_t counts[256] = {0};
-    unsigned best = 0;
-    for (size_t i = 0; i < flow->n; i++) {
-        const struct nd_step *step = &flow->steps[i];
-        if (step->direction == direction && drew(step, ip_header(flow)) &&
-            fixed_hops(flow, step) == 0 &&
-            counts[step->ttl] < UINT16_MAX)
-            counts[step->ttl]++;
-    }
-    for (unsigned ttl = 1; ttl < 256; ttl++)
-        if (counts[ttl] > 0 && counts[ttl] >= counts[best])
-            best = ttl;
-    if (best == 0 || counts[best] == 0)
-        best = 64;
-    for (size_t i = 0; i < flow->n; i++) {
-        struct nd_step *step = &flow->steps[i];
-        if (step->direction != direction)
-            continue;
-        unsigned ttl = fixed_hops(flow, step) ? fixed_hops(flow, step) : best;
-        if (drew(step, ip_header(flow)))
-            nd_count_change(flow, ND_RULE_IP_TTL, step->ttl, ttl);
-        step->ttl = (uint8_t)ttl;
-    }
 }
 
 /*
@@ -293,6 +260,4 @@ nd_repair_vote(struct nd_draft *flow, const struct nd_anchor *anchor)
     settle_direction(flow);
     if (nd_is_icmp(flow))
         nd_repair_icmp_types(flow);
-    vote_ttl(flow, 0);
-    vote_ttl(flow, 1);
 }

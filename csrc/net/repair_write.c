@@ -1,5 +1,6 @@
 #include "bytes.h"
 #include "checksum.h"
+#include "icmp.h"
 #include "payload.h"
 #include "repair_flow.h"
 
@@ -22,6 +23,7 @@ struct wire {
     uint8_t ip[60];
     uint8_t transport[60];
     size_t ip_bytes, transport_bytes;
+    size_t extension_bytes; /* between them; they have no cells */
 };
 
 static void
@@ -43,7 +45,8 @@ write_ipv4(const struct nd_draft *flow, const struct nd_step *step,
     nd_put16(b + 2, (uint32_t)(w->ip_bytes + w->transport_bytes) +
                         step->payload);
     nd_put16(b + 4, step->ip_id);
-    nd_put16(b + 6, step->df ? 0x4000 : 0);
+    nd_put16(b + 6, (uint32_t)step->df << 14 | (uint32_t)step->mf << 13 |
+                        step->offset);
     b[8] = step->ttl;
     b[9] = flow->protocol;
     nd_put16(b + 10, 0);
@@ -62,9 +65,12 @@ write_ipv6(const struct nd_draft *flow, const struct nd_step *step,
     uint32_t label = (uint32_t)nd_chance(
         flow, ND_FOR_LABEL + (unsigned)step->direction, 0) & 0xfffff;
     w->ip_bytes = IPV6_FIXED;
+    if (flow->protocol == ND_PROTOCOL_ICMP6)
+        w->extension_bytes = nd_icmp_hop_by_hop(6, step->icmp_type);
     put32(b, UINT32_C(6) << 28 | (uint32_t)step->tos << 20 | label);
-    nd_put16(b + 4, (uint32_t)w->transport_bytes + step->payload);
-    b[6] = flow->protocol;
+    nd_put16(b + 4, (uint32_t)(w->extension_bytes + w->transport_bytes) +
+                        step->payload);
+    b[6] = w->extension_bytes > 0 ? 0 : flow->protocol;
     b[7] = step->ttl;
     memcpy(b + ADDRESS6_AT, flow->ends.address[step->direction], 16);
     memcpy(b + ADDRESS6_AT + 16, flow->ends.address[!step->direction], 16);
@@ -98,7 +104,7 @@ write_udp(const struct nd_draft *flow, const struct nd_step *step,
     w->transport_bytes = SHORT_HEADER;
     nd_put16(b, flow->ends.port[step->direction]);
     nd_put16(b + 2, flow->ends.port[!step->direction]);
-    nd_put16(b + 4, (uint32_t)SHORT_HEADER + step->payload);
+    nd_put16(b + 4, (uint32_t)SHORT_HEADER + step->datagram);
     nd_put16(b + 6, 0);
 }
 
@@ -137,7 +143,7 @@ write_checksum(const struct nd_draft *flow, const struct nd_step *step,
     uint64_t sum = 0;
     if (flow->protocol != ND_PROTOCOL_ICMP)
         sum = nd_checksum_pseudo(0, w->ip, flow->protocol,
-                                 (uint32_t)w->transport_bytes + step->payload);
+                                 (uint32_t)w->transport_bytes + step->datagram);
     sum = nd_checksum_add(sum, w->transport, w->transport_bytes);
     sum = nd_checksum_add(sum, head, nd_payload_head(&payload, head));
     uint16_t checksum = nd_checksum_end(sum);
@@ -188,8 +194,10 @@ nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out)
     uint32_t sent[2] = {0, 0};
     for (size_t i = 0; i < flow->n; i++) {
         const struct nd_step *step = &flow->steps[i];
-        struct wire w;
-        if (flow->protocol == ND_PROTOCOL_TCP)
+        struct wire w = {.extension_bytes = 0};
+        if (step->later)
+            w.transport_bytes = 0;
+        else if (flow->protocol == ND_PROTOCOL_TCP)
             write_tcp(flow, step, &w);
         else if (flow->protocol == ND_PROTOCOL_UDP)
             write_udp(flow, step, &w);
@@ -199,11 +207,14 @@ nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out)
             write_ipv6(flow, step, &w);
         else
             write_ipv4(flow, step, &w);
-        write_checksum(flow, step, sent[step->direction]++, &w);
+        if (!step->later)
+            write_checksum(flow, step, sent[step->direction], &w);
+        sent[step->direction]++;
         write_row(flow, &w, out->rows + i * ND_ROW_CELLS);
         out->times[i] = step->time;
         out->directions[i] = step->direction;
         out->wire_length[i] = (uint32_t)(ETHERNET_BYTES + w.ip_bytes +
+                                         w.extension_bytes +
                                          w.transport_bytes + step->payload);
     }
     *out->ends = flow->ends;

@@ -21,7 +21,6 @@ nd_violations_clear(struct nd_violations *violations)
         violations->packets[r] = 0;
         violations->first[r] = -1;
     }
-    violations->broken = NULL;
 }
 
 /* Echo requests of both ends, the latest ECHO_RING of each. */
@@ -65,7 +64,9 @@ check_ipv4(const struct nd_seen *seen, struct nd_violations *v)
     if ((ip[0] & 15u) * 4u != seen->ip_bytes ||
         nd_get16(ip + 2) < seen->ip_bytes + seen->transport_bytes)
         nd_note(v, ND_RULE_IP_LENGTH, seen->index);
-    if (fragment & 0x8000 || (fragment & 0x4000 && fragment & 0x3fff))
+    bool blocks = (nd_get16(ip + 2) - seen->ip_bytes) % 8 == 0;
+    if (fragment & 0x8000 || (fragment & 0x4000 && fragment & 0x3fff) ||
+        (fragment & 0x2000 && !blocks))
         nd_note(v, ND_RULE_IP_FRAGMENT, seen->index);
     if (ip[8] == 0)
         nd_note(v, ND_RULE_IP_TTL, seen->index);
@@ -150,10 +151,11 @@ checksum_right(const struct nd_seen *seen, uint8_t protocol,
                const uint8_t *payload, size_t n)
 {
     uint64_t sum = 0;
+    uint32_t length = (uint32_t)seen->transport_bytes + seen->payload;
+    if (seen->fragment && protocol == UDP)
+        length = nd_get16(seen->transport + 4);
     if (protocol != ICMP)
-        sum = nd_checksum_pseudo(0, seen->ip, protocol,
-                                 (uint32_t)seen->transport_bytes +
-                                     seen->payload);
+        sum = nd_checksum_pseudo(0, seen->ip, protocol, length);
     sum = nd_checksum_add(sum, seen->transport, seen->transport_bytes);
     return nd_checksum_end(nd_checksum_add(sum, payload, n)) == 0;
 }
@@ -220,11 +222,21 @@ payload_of(const struct nd_seen *seen, uint8_t version)
     return total > headers ? total - headers : 0;
 }
 
-/* IPv6 extension headers stand between, and rows do not tell their length. */
+/*
+ * IPv6 extension headers stand between, and rows do not tell their length:
+ * 8 bytes before MLD, else unknown.
+ */
 static bool
-has_extension(const struct nd_seen *seen, uint8_t version, uint8_t protocol)
+has_extension(struct nd_seen *seen, uint8_t version, uint8_t protocol)
 {
-    return version == 6 && seen->ip[6] != protocol;
+    if (version != 6 || seen->ip[6] == protocol)
+        return false;
+    size_t known = protocol == ICMP6 && seen->ip[6] == 0
+                       ? nd_icmp_hop_by_hop(6, seen->transport[0]) : 0;
+    if (known == 0 || seen->payload < known)
+        return true;
+    seen->payload -= (uint32_t)known;
+    return false;
 }
 
 static void
@@ -261,6 +273,70 @@ check_packet(struct watch *w, size_t i)
     w->sent[seen.direction]++;
 }
 
+/* ---- TTL -------------------------------------------------------------- */
+
+/* TTLs of one sender, its first and last packet without SYN, FIN, RST. */
+struct hops {
+    uint32_t counts[256];
+    size_t first, last;
+    bool any;
+};
+
+static uint8_t
+row_ttl(const int8_t *row)
+{
+    return (uint8_t)nd_row_get(row, nd_row_has(row, ND_HEADER_IPV4)
+                                        ? ND_FIELD_IPV4_TTL
+                                        : ND_FIELD_IPV6_HOPS);
+}
+
+/* A message that lives on one link has a TTL of its own. */
+static bool
+one_link(const struct nd_evidence *e, const int8_t *row)
+{
+    if (e->protocol != ICMP && e->protocol != ICMP6)
+        return false;
+    const struct nd_icmp_message *m = nd_icmp_find(
+        e->ip_version, (uint8_t)nd_row_get(row, ND_FIELD_ICMP_TYPE));
+    return m != NULL && m->hops != 0;
+}
+
+/* Who answers a SYN or resets a connection may be another machine. */
+static bool
+is_control(const int8_t *row)
+{
+    return nd_row_has(row, ND_HEADER_TCP) &&
+           (nd_row_get(row, ND_FIELD_TCP_SYN) |
+            nd_row_get(row, ND_FIELD_TCP_FIN) |
+            nd_row_get(row, ND_FIELD_TCP_RST));
+}
+
+static void
+check_ttls(const struct nd_evidence *e, struct nd_violations *v)
+{
+    struct hops hops[2] = {{{0}, 0, 0, false}, {{0}, 0, 0, false}};
+    for (size_t i = 0; i < e->n; i++) {
+        const int8_t *row = e->rows + i * ND_ROW_CELLS;
+        struct hops *h = &hops[e->directions[i] & 1];
+        if (one_link(e, row))
+            continue;
+        h->counts[row_ttl(row)]++;
+        if (is_control(row))
+            continue;
+        h->first = h->any ? h->first : i;
+        h->last = i;
+        h->any = true;
+    }
+    for (size_t i = 0; i < e->n; i++) {
+        const int8_t *row = e->rows + i * ND_ROW_CELLS;
+        const struct hops *h = &hops[e->directions[i] & 1];
+        if (!one_link(e, row) && row_ttl(row) != 0 &&
+            h->counts[row_ttl(row)] == 1 && i != h->first && i != h->last &&
+            !is_control(row))
+            nd_note(v, ND_RULE_IP_TTL, (int64_t)i);
+    }
+}
+
 void
 nd_validate_flow(const struct nd_evidence *evidence,
                  struct nd_violations *violations)
@@ -272,6 +348,7 @@ nd_validate_flow(const struct nd_evidence *evidence,
             nd_note(violations, ND_RULE_TIME, (int64_t)i);
         check_packet(&w, i);
     }
+    check_ttls(evidence, violations);
 }
 
 /* ---- a frame ---------------------------------------------------------- */

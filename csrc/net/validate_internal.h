@@ -30,8 +30,6 @@ nd_note(struct nd_violations *v, enum nd_rule rule, int64_t index)
 {
     if (v->packets[rule]++ == 0)
         v->first[rule] = index;
-    if (v->broken != NULL)
-        v->broken[index] |= UINT64_C(1) << rule;
 }
 
 /* One end of a TCP connection, as far as it was seen. */
@@ -39,6 +37,7 @@ struct nd_tcp_end {
     bool started, syn, fin, reset, other, acked, told_clock;
     uint32_t isn, next, fin_at, last_ack, right_edge, clock;
     int scale;
+    unsigned ecn; /* NS, CWR and ECE of its SYNs */
     bool offered[256];
 };
 

@@ -136,6 +136,34 @@ whole(const struct nd_tcp_watch *w)
     return w->end[0].syn && w->end[1].syn;
 }
 
+/* NS, CWR, ECE as one number. */
+static unsigned
+ecn_bits(const uint8_t *tcp)
+{
+    return (tcp[12] & 1u) << 2 | tcp[13] >> 6;
+}
+
+/* RFC 3168 section 6.1.1, RFC 9768 section 3.1 */
+static void
+check_ecn(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+          struct nd_violations *v)
+{
+    enum { ECE = 1, OFFER = 3, ACCURATE = 7 };
+    const struct nd_tcp_end *me = &w->end[seen->direction];
+    const struct nd_tcp_end *peer = &w->end[!seen->direction];
+    unsigned bits = ecn_bits(seen->transport);
+    bool wrong;
+    if ((seen->transport[13] & (SYN | ACK)) == SYN)
+        wrong = bits != 0 && bits != OFFER && bits != ACCURATE;
+    else if (seen->transport[13] & SYN)
+        wrong = bits != 0 && peer->syn &&
+                (peer->ecn == 0 || (peer->ecn == OFFER && bits != ECE));
+    else
+        wrong = bits != 0 && whole(w) && (me->ecn == 0 || peer->ecn == 0);
+    if (wrong)
+        nd_note(v, ND_RULE_TCP_ECN, seen->index);
+}
+
 static void
 check_state(const struct nd_tcp_watch *w, const struct nd_seen *seen,
             const struct told *told, struct nd_violations *v)
@@ -255,6 +283,7 @@ learn(struct nd_tcp_watch *w, const struct nd_seen *seen,
     }
     if (flags & SYN) {
         me->scale = told->scale >= 0 ? told->scale : me->scale;
+        me->ecn |= ecn_bits(seen->transport);
         for (int k = 0; k < 256; k++)
             me->offered[k] |= told->has[k];
     }
@@ -280,6 +309,7 @@ nd_validate_tcp(struct nd_tcp_watch *watch, const struct nd_seen *seen,
     check_header(seen, &told, v);
     check_negotiation(watch, seen, &told, v);
     check_state(watch, seen, &told, v);
+    check_ecn(watch, seen, v);
     check_ack(watch, seen, &told, v);
     check_window(watch, seen, v);
     check_stamp(watch, seen, &told, v);

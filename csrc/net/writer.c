@@ -165,6 +165,13 @@ put_extension(uint8_t *at, uint8_t kind, uint8_t protocol, bool later)
     at[0] = protocol;
     switch (kind) {
     case 0:
+        if (protocol == 58) { /* MLD: Router Alert, RFC 2711 section 2.1 */
+            at[2] = 5;
+            at[3] = 2;
+            at[6] = 1; /* PadN */
+            break;
+        }
+        /* fall through */
     case 60:
         at[2] = 1; /* PadN, 4 bytes of padding */
         at[3] = 4;

@@ -10,8 +10,10 @@ repair_rules(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
 {
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < ND_RULE_COUNT; i++) {
-        PyObject *rule = Py_BuildValue("(sss)", nd_rules[i].name,
-                                       nd_rules[i].source, nd_rules[i].text);
+        const struct nd_rule_text *r = &nd_rules[i];
+        PyObject *rule = Py_BuildValue(
+            "(sssss)", r->name, r->source, r->text, r->change,
+            r->scope == ND_SCOPE_FLOW ? "flow" : "packet");
         if (rule == NULL || PyList_Append(list, rule) < 0)
             Py_CLEAR(list);
         Py_XDECREF(rule);
@@ -377,7 +379,7 @@ enum { N_EVIDENCE = 9 };
 
 struct inquiry {
     PyArrayObject *in[N_EVIDENCE]; /* in the order of the arguments */
-    PyArrayObject *count, *first, *broken;
+    PyArrayObject *count, *first;
 };
 
 static int
@@ -417,8 +419,7 @@ read_evidence(struct inquiry *q, PyObject *objects[N_EVIDENCE])
     npy_intp shape[2] = {flows, ND_RULE_COUNT};
     q->count = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
     q->first = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
-    q->broken = (PyArrayObject *)PyArray_ZEROS(1, &n, NPY_UINT64, 0);
-    return q->count == NULL || q->first == NULL || q->broken == NULL ? -1 : 0;
+    return q->count == NULL || q->first == NULL ? -1 : 0;
 }
 
 static void
@@ -441,7 +442,6 @@ validate_flow(const struct inquiry *q, size_t flow)
     memcpy(evidence.ends.address, addresses + flow * 32, 32);
     memcpy(evidence.ends.port, ports + flow * 2, sizeof evidence.ends.port);
     nd_violations_clear(&v);
-    v.broken = (uint64_t *)PyArray_DATA(q->broken) + from;
     nd_validate_flow(&evidence, &v);
     memcpy((int64_t *)PyArray_DATA(q->count) + flow * ND_RULE_COUNT,
            v.packets, sizeof v.packets);
@@ -469,18 +469,17 @@ repair_validate(PyObject *Py_UNUSED(module), PyObject *args,
     for (size_t f = 0; f < flows; f++)
         validate_flow(&q, f);
     Py_END_ALLOW_THREADS
-    result = Py_BuildValue("(OOO)", q.count, q.first, q.broken);
+    result = Py_BuildValue("(OO)", q.count, q.first);
 done:
     for (int i = 0; i < N_EVIDENCE; i++)
         Py_XDECREF(q.in[i]);
     Py_XDECREF(q.count);
     Py_XDECREF(q.first);
-    Py_XDECREF(q.broken);
     return result;
 }
 
 static PyObject *
-frames_dict(const struct nd_frames_told *told, PyObject *wrong)
+frames_dict(const struct nd_frames_told *told)
 {
     npy_intp shape = ND_RULE_COUNT;
     PyObject *count = PyArray_SimpleNew(1, &shape, NPY_INT64);
@@ -495,53 +494,30 @@ frames_dict(const struct nd_frames_told *told, PyObject *wrong)
     memcpy(PyArray_DATA((PyArrayObject *)first), told->violations.first,
            sizeof told->violations.first);
     return Py_BuildValue(
-        "{sKsKsKsKsNsNsO}", "packets", (unsigned long long)told->packets,
+        "{sKsKsKsKsNsN}", "packets", (unsigned long long)told->packets,
         "right", (unsigned long long)told->states[ND_CHECKSUM_RIGHT],
         "blank", (unsigned long long)told->states[ND_CHECKSUM_BLANK],
         "unknown", (unsigned long long)told->states[ND_CHECKSUM_UNKNOWN],
-        "count", count, "first", first, "wrong", wrong);
-}
-
-/* The frames of a capture; their numbers in an array of `room`. */
-static PyObject *
-judge_frames(const struct nd_module_state *state, const char *path,
-             npy_intp room, struct nd_frames_told *told)
-{
-    struct nd_error err;
-    enum nd_status status;
-    PyObject *wrong = PyArray_ZEROS(1, &room, NPY_INT64, 0);
-    if (wrong == NULL)
-        return NULL;
-    int64_t *numbers = PyArray_DATA((PyArrayObject *)wrong);
-    Py_BEGIN_ALLOW_THREADS
-    status = nd_validate_capture(path, numbers, (size_t)room, told, &err);
-    Py_END_ALLOW_THREADS
-    if (status == ND_OK)
-        return wrong;
-    Py_DECREF(wrong);
-    return nd_py_raise(state, &err);
+        "count", count, "first", first);
 }
 
 static PyObject *
 repair_validate_packets(PyObject *module, PyObject *args)
 {
-    const struct nd_module_state *state = nd_py_state(module);
-    PyObject *path = NULL, *wrong, *result = NULL;
+    PyObject *path = NULL;
     struct nd_frames_told told;
+    struct nd_error err;
+    enum nd_status status;
     if (!PyArg_ParseTuple(args, "O&:validate_packets", PyUnicode_FSConverter,
                           &path))
         return NULL;
-    wrong = judge_frames(state, PyBytes_AS_STRING(path), 0, &told);
-    if (wrong != NULL && told.states[ND_CHECKSUM_WRONG] > 0) {
-        Py_DECREF(wrong);
-        wrong = judge_frames(state, PyBytes_AS_STRING(path),
-                             (npy_intp)told.states[ND_CHECKSUM_WRONG], &told);
-    }
-    if (wrong != NULL)
-        result = frames_dict(&told, wrong);
-    Py_XDECREF(wrong);
+    Py_BEGIN_ALLOW_THREADS
+    status = nd_validate_capture(PyBytes_AS_STRING(path), &told, &err);
+    Py_END_ALLOW_THREADS
     Py_DECREF(path);
-    return result;
+    if (status != ND_OK)
+        return nd_py_raise(nd_py_state(module), &err);
+    return frames_dict(&told);
 }
 
 PyDoc_STRVAR(repair_doc,
@@ -558,13 +534,11 @@ PyDoc_STRVAR(rules_doc,
 PyDoc_STRVAR(validate_doc,
 "validate(rows, offsets, timestamps, direction, addresses, ports, "
 "ip_version, protocol, known_payload)\n--\n\n"
-"Return for each flow and rule how many packets break it, and the first;\n"
-"and of each packet the rules that it breaks, a bit a rule.");
+"Return for each flow and rule how many packets break it, and the first.");
 
 PyDoc_STRVAR(validate_packets_doc,
 "validate_packets(path, /)\n--\n\n"
-"Hold the transport checksums of a capture against its bytes; the key wrong\n"
-"has the numbers of the frames whose checksum is wrong.");
+"Hold the transport checksums of a capture against its bytes.");
 
 PyMethodDef nd_py_repair_methods[] = {
     {"repair", (PyCFunction)(void (*)(void))repair_repair,

@@ -1,0 +1,198 @@
+"""Real flows are the judge of the rules: how many pass, how many stay as they are.
+
+``python benchmarks/bench_rules.py`` takes the lab captures that ship in the
+package; ``--data DIR`` adds labelled captures with a ``manifest.csv``. Printed
+for all flows and for the complete ones:
+
+valid   share that `nd.validate` finds no fault with (blank checksums are none)
+kept    share that `nd.repair` leaves as it is, but for what is private: TCP
+        sequence numbers, SACK edges and timestamp values, IP ids, flow labels,
+        the second half of ICMP headers, checksums
+
+and for each rule how many flows break it, and how many it changes. A TCP flow
+is complete when it has the SYN of both ends, the FIN of both or a RST, and
+every byte that is acknowledged; any other flow is. ``--docs PAGE`` writes the
+table of rules into a page that has one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import netdiffusion as nd
+from netdiffusion import _core
+
+TCP = 6
+LAYOUT = nd.get_layout("netdiffusion-1088")
+FORM = nd.get_layout("netdiffusion-canonical")
+PRIVATE = ("ipv4_id", "ipv4_cksum", "ipv6_fl", "tcp_seq", "tcp_ackn", "tcp_cksum")
+PRIVATE += ("udp_cksum", "icmp_cksum", "icmp_roh")
+
+TABLE = """| rule | laid down in | what it checks | what repair changes |
+| --- | --- | --- | --- |
+"""
+
+Mask = npt.NDArray[np.bool_]
+
+
+def per_flow(flows: nd.FlowSet, packets: Mask) -> Mask:
+    """Whether any packet of a flow is marked."""
+    sums = np.concatenate([[0], np.cumsum(packets)])
+    return sums[flows.offsets[1:]] > sums[flows.offsets[:-1]]
+
+
+def complete(flows: nd.FlowSet) -> Mask:
+    """Return which flows are whole."""
+
+    def sent(field: str, direction: int) -> Mask:
+        flag = LAYOUT.values(flows.rows, field) == 1
+        return per_flow(flows, flag & (flows.direction == direction))
+
+    opened = sent("tcp_syn", 0) & sent("tcp_syn", 1)
+    closed = sent("tcp_fin", 0) & sent("tcp_fin", 1)
+    closed |= sent("tcp_rst", 0) | sent("tcp_rst", 1)
+    tcp = flows.protocol == TCP
+    whole: Mask = np.where(tcp, opened & closed, True)
+    for i in np.flatnonzero(whole & tcp):
+        whole[i] = nothing_missing(flows, int(i))
+    return whole
+
+
+def nothing_missing(flows: nd.FlowSet, flow: int) -> bool:
+    """Whether every byte that an end acknowledges is in the capture."""
+    part = slice(flows.offsets[flow], flows.offsets[flow + 1])
+    rows, direction = flows.rows[part], flows.direction[part]
+    canonical = flows.select([flow]).canonical()
+    version = "ipv4_tl" if flows.ip_version[flow] == 4 else "ipv6_len"
+    flag = {n: LAYOUT.values(rows, f"tcp_{n}") > 0 for n in ("syn", "fin", "rst")}
+    size = FORM.values(canonical, version).astype(np.int64)
+    size += flag["syn"].astype(np.int64) + flag["fin"]
+    acked = (LAYOUT.values(rows, "tcp_ackf") > 0) & ~flag["rst"]
+    for end in (0, 1):
+        mine = (direction == end) & ~flag["rst"]
+        seq = LAYOUT.values(rows[mine], "tcp_seq").astype(np.uint32)
+        ack = LAYOUT.values(rows[(direction != end) & acked], "tcp_ackn")
+        first = seq[flag["syn"][mine]][0]
+        start = (seq - first).astype(np.int32).astype(np.int64)
+        order = np.argsort(start, kind="stable")
+        reach = np.maximum.accumulate((start + size[mine])[order])
+        holes = np.flatnonzero(start[order][1:] > reach[:-1])
+        whole_to = reach[holes[0]] if holes.size else reach[-1]
+        told = (ack.astype(np.uint32) - first).astype(np.int32)
+        if told.size and told.max() > whole_to:
+            return False
+    return True
+
+
+def broken(flows: nd.FlowSet) -> Mask:
+    """Return which rules each flow breaks, shape (F, rules)."""
+    count, _ = _core.validate(
+        flows.rows,
+        flows.offsets,
+        flows.timestamps,
+        flows.direction,
+        flows.addresses,
+        flows.ports,
+        flows.ip_version,
+        flows.protocol,
+        np.zeros(len(flows), np.uint8),
+    )
+    return count > 0
+
+
+def public_cells(flows: nd.FlowSet) -> npt.NDArray[np.int8]:
+    """Return the cells that are not private, and the motion of each packet."""
+    canonical = flows.canonical()
+    rows = flows.rows.copy()
+    for name in PRIVATE:
+        place = rows[:, LAYOUT.slice(name)]
+        place[place > 0] = 0
+    options = LAYOUT.slice("tcp_opt")
+    rows[:, options] = canonical[:, options]
+    motion = canonical[:, FORM.slice("motion_direction").start :]
+    return np.concatenate([rows, motion[:, :10]], axis=1)
+
+
+def changed(before: nd.FlowSet, after: nd.FlowSet) -> Mask:
+    """Return the flows of which a cell that is not private differs."""
+    return per_flow(before, np.any(public_cells(before) != public_cells(after), axis=1))
+
+
+def shares(which: Mask, valid: Mask, kept: Mask) -> dict[str, float]:
+    """Return how many flows there are, and the shares."""
+    n = max(int(which.sum()), 1)
+    told = {"flows": int(which.sum())}
+    return {
+        **told,
+        "valid": (which & valid).sum() / n,
+        "kept": (which & kept).sum() / n,
+    }
+
+
+def judge(flows: nd.FlowSet, name: str) -> dict[str, object]:
+    """Print and return what the rules say of some flows."""
+    whole, faults = complete(flows), broken(flows)
+    fixed, report = nd.repair(flows, return_report=True)
+    valid, kept = ~faults.any(axis=1), ~changed(flows, fixed)
+    told: dict[str, object] = {}
+    for title, which in (("complete", whole), ("all", np.ones_like(whole))):
+        told[title] = line = shares(which, valid, kept)
+        print(
+            f"{name:6}{title:10}{line['flows']:6,} flows  "
+            f"valid {100 * line['valid']:6.2f} %  kept {100 * line['kept']:6.2f} %"
+        )
+    print(f"{'':16}{'rule':16} broken: complete, all   changed: complete, all")
+    rules = {}
+    for i, rule in enumerate(nd.rules()):
+        counts = [faults[whole, i].sum(), faults[:, i].sum()]
+        counts += [
+            (report.changed[whole, i] > 0).sum(),
+            (report.changed[:, i] > 0).sum(),
+        ]
+        if any(counts):
+            rules[rule.name] = [int(c) for c in counts]
+            print(
+                f"{'':16}{rule.name:16}{counts[0]:17,}{counts[1]:6,}"
+                f"{counts[2]:19,}{counts[3]:6,}"
+            )
+    return {**told, "rules": rules}
+
+
+def write_table(page: Path) -> None:
+    """Replace the table of rules in a Markdown page by that of the package."""
+    before, _, rest = page.read_text().partition(TABLE)
+    lines = [
+        " | ".join(("| " + r.name, r.source, r.text, r.change)) for r in nd.rules()
+    ]
+    _, gap, after = rest.partition("\n\n")
+    page.write_text(
+        before + TABLE + "".join(f"{x} |\n" for x in lines) + gap[1:] + after
+    )
+
+
+def main() -> None:
+    """Print the table and write the JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="captures with a manifest.csv")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--docs", type=Path, help="write the table of rules here")
+    args = parser.parse_args()
+    if args.docs:
+        write_table(args.docs)
+        return
+    told = {"lab": judge(nd.load_lab_flows(), "lab")}
+    if args.data:
+        labels = f"manifest:{args.data / 'manifest.csv'}"
+        flows = nd.read_flows(args.data, labels=labels, on_error="skip")
+        told["data"] = judge(flows, "data")
+    if args.json:
+        args.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
