@@ -25,6 +25,7 @@ from netdiffusion.images import read_png, write_png
 from netdiffusion.layout import Layout, get_layout, layouts
 from netdiffusion.model import FlowDiffusion
 from netdiffusion.nprint import read_nprint, write_nprint
+from netdiffusion.payload import PayloadReport
 from netdiffusion.repair import (
     RepairOptions,
     RepairReport,
@@ -51,6 +52,7 @@ __all__ = [
     "FlowSet",
     "FormatError",
     "Layout",
+    "PayloadReport",
     "RepairOptions",
     "RepairReport",
     "Rule",

@@ -49,7 +49,11 @@ class CaptureWriter:
         ports: npt.NDArray[np.uint16],
         layout: str,
         checksums: str,
-    ) -> None: ...
+        payload: str = "zeros",
+        seed: int = 0,
+        services: npt.NDArray[np.uint8] | None = None,
+        hosts: npt.NDArray[np.uint8] | None = None,
+    ) -> dict[str, tuple[int, int, int, int]]: ...
     def close(self) -> None: ...
 
 def read_slices(
@@ -61,6 +65,7 @@ def read_slices(
     max_packets: int = 4294967295,
     on_error: str = "skip",
 ) -> dict[str, Any]: ...
+def payload_services() -> list[str]: ...
 def libpcap_version() -> str: ...
 
 # py_rows.c

@@ -12,6 +12,7 @@ from netdiffusion import _core
 from netdiffusion.files import written_whole
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 from netdiffusion.manifest import Manifest
+from netdiffusion.payload import NOTHING, Payload, PayloadReport, flow_services
 
 OnError = Literal["raise", "warn", "skip"]
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -263,12 +264,14 @@ def write_capture(
     nanoseconds: bool = True,
     snap_length: int = 262144,
     checksums: Literal["compute", "keep"] = "compute",
+    payload: Payload = "zeros",
+    seed: int = 0,
     overwrite: bool = False,
-) -> None:
+) -> PayloadReport:
     """Write flows as an Ethernet capture, packets of all flows in time order.
 
-    The headers are those of the rows. The payload is zeros of the length that
-    the IP header tells, since rows hold no payload.
+    The headers are those of the rows. Rows hold no payload: its bytes are made
+    here, as many as the IP header tells.
 
     Parameters
     ----------
@@ -281,9 +284,23 @@ def write_capture(
     snap_length : int, default 262144
         Bytes kept of a packet; the length on the wire stays in the record.
     checksums : {"compute", "keep"}, default "compute"
-        Checksums that fit the bytes written, or those of the rows.
+        Checksums that fit the bytes written, or those of the rows, which are
+        right for a payload of zeros.
+    payload : {"zeros", "random", "protocol"}, default "zeros"
+        ``"protocol"`` writes messages of the service that a flow's class and
+        server port name (`netdiffusion.payload`): hellos with a server name,
+        queries and their answers, requests and responses.
+    seed : int, default 0
+        What is chance in a payload follows from it and the flow's ends and
+        first time, whatever flows stand beside it.
     overwrite : bool, default False
         Whether an existing file is replaced.
+
+    Returns
+    -------
+    PayloadReport
+        Of ``payload="protocol"``: which services there are, and how many
+        packets and flows were too short for their messages.
 
     Raises
     ------
@@ -292,6 +309,7 @@ def write_capture(
     FileExistsError
         `path` exists and `overwrite` is false.
     """
+    services, hosts = flow_services(flows, seed) if payload == "protocol" else NOTHING
     form = "pcapng" if Path(path).suffix == ".pcapng" else "pcap"
     with written_whole(path, overwrite=overwrite) as scratch:
         writer = _core.CaptureWriter(
@@ -301,7 +319,7 @@ def write_capture(
             snap_length=snap_length,
         )
         try:
-            writer.write(
+            told = writer.write(
                 flows.rows,
                 flows.offsets,
                 flows.timestamps,
@@ -310,6 +328,11 @@ def write_capture(
                 flows.ports,
                 flows.layout,
                 checksums,
+                payload=payload,
+                seed=seed,
+                services=services,
+                hosts=hosts,
             )
         finally:
             writer.close()
+    return PayloadReport(told if payload == "protocol" else {})

@@ -8,13 +8,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 import netdiffusion as nd
 from netdiffusion.captures import SUFFIXES, CaptureWarning, find_captures
 from netdiffusion.files import written_whole
+from netdiffusion.payload import Payload, PayloadReport
 from netdiffusion.repair import Events
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_UNREADABLE = 1, 2, 3
@@ -138,6 +139,17 @@ def _events(default: Events) -> Callable[[_F], _F]:
         help="keep: resets, closed windows and lost segments stay as drawn, and "
         "readers of captures warn of them.",
     )
+
+
+def _payload_option(function: _F) -> _F:
+    """Add the option --payload."""
+    return click.option(
+        "--payload",
+        type=click.Choice(get_args(Payload)),
+        default="zeros",
+        show_default=True,
+        help="Payload of a capture; protocol: messages of each flow's service.",
+    )(function)
 
 
 _captures = click.argument(
@@ -314,6 +326,7 @@ def _counts(
 @_device_option
 @click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
 @_events("quiet")
+@_payload_option
 def sample(
     model: Path | None,
     counts: dict[str, int],
@@ -321,10 +334,11 @@ def sample(
     force: bool,
     png: Path | None,
     events: Events,
+    payload: Payload,
     **options: Any,
 ) -> None:
     """Draw flows of classes from MODEL and write OUT.pcap, .pcapng or .npz."""
-    _check_output(output, force)
+    _check_output(output, force, payload=payload)
     _check_pictures(png, force)
     drawer = nd.FlowDiffusion.from_pretrained(model)
     try:
@@ -335,10 +349,10 @@ def sample(
         if set(counts) <= set(drawer.classes_):
             raise
         raise click.UsageError(str(why)) from None
-    _save(flows, output, force)
+    written = _save(flows, output, force, payload, options["seed"])
     if png is not None:
         flows.to_png(png, overwrite=force)
-    _say(f"{output}: {flows!r}")
+    _say(f"{output}: {flows!r}{_short(written)}")
 
 
 @main.command()
@@ -349,26 +363,29 @@ def sample(
     "--report", type=click.Path(path_type=Path), help="JSON: cells changed by rule."
 )
 @_events("keep")
+@_payload_option
 def repair(
     inputs: tuple[Path, ...],
     output: Path,
     force: bool,
     seed: int,
     events: Events,
+    payload: Payload,
     report: Path | None,
 ) -> None:
     """Make the flows of INPUTS (.npz, .nprint, .png) obey the protocols."""
-    _check_output(output, force)
+    _check_output(output, force, payload=payload)
     if report is not None:
         _check_new(report, force)
     flows = nd.FlowSet.concatenate(_load(path) for path in inputs)
     chosen = nd.RepairOptions(events=events)
     fixed, told = nd.repair(flows, seed=seed, options=chosen, return_report=True)
-    _save(fixed, output, force)
+    written = _save(fixed, output, force, payload, seed)
     if report is not None:
+        whole = told.to_dict() | {"payload": written.to_dict()}
         with written_whole(report, overwrite=force) as scratch:
-            scratch.write_text(json.dumps(told.to_dict(), indent=2) + "\n")
-    _say(f"{output}: {fixed!r}; {told}")
+            scratch.write_text(json.dumps(whole, indent=2) + "\n")
+    _say(f"{output}: {fixed!r}; {told}{_short(written)}")
 
 
 @main.command()
@@ -427,6 +444,7 @@ def evaluate(
 @_model_option
 @_seed
 @_device_option
+@_payload_option
 def balance(
     flows: Path,
     output: Path,
@@ -434,12 +452,14 @@ def balance(
     model: Path | None,
     seed: int,
     device: str,
+    payload: Payload,
 ) -> None:
     """Fill the small classes of FLOWS up to the largest with sampled flows."""
-    _check_output(output, force)
+    _check_output(output, force, payload=payload)
     before = _load(flows)
     after = nd.balance_flows(before, model=model, random_state=seed, device=device)
-    _save(after, output, force)
+    written = _save(after, output, force, payload, seed)
+    _say(f"{output}: {after!r}{_short(written)}")
     _print_table(
         ("class", "before", "after"),
         [(c, before.counts.get(c, 0), n) for c, n in after.counts.items()],
@@ -488,13 +508,20 @@ def _load(path: Path) -> nd.FlowSet:
 
 
 def _check_output(
-    path: Path, force: bool, suffixes: Sequence[str] = (".npz", *SUFFIXES)
+    path: Path,
+    force: bool,
+    suffixes: Sequence[str] = (".npz", *SUFFIXES),
+    payload: Payload = "zeros",
 ) -> None:
     """Raise before the work rather than after it."""
     if path.suffix not in suffixes or path.is_dir():
         raise click.UsageError(
             f"{path}: the output is a file that ends in {' or '.join(suffixes)}, "
             "which says its form."
+        )
+    if path.suffix == ".npz" and payload != "zeros":
+        raise click.UsageError(
+            f"{path}: a flow set holds no payload; --payload is for captures."
         )
     _check_new(path, force)
 
@@ -518,12 +545,21 @@ def _check_pictures(folder: Path | None, force: bool) -> None:
         )
 
 
-def _save(flows: nd.FlowSet, path: Path, force: bool) -> None:
+def _save(
+    flows: nd.FlowSet, path: Path, force: bool, payload: Payload, seed: int
+) -> PayloadReport:
     """Write a flow set or a capture, by suffix."""
-    if path.suffix == ".npz":
-        flows.save(path, overwrite=force)
-    else:
-        nd.write_capture(flows, path, overwrite=force)
+    if path.suffix != ".npz":
+        return nd.write_capture(
+            flows, path, payload=payload, seed=seed, overwrite=force
+        )
+    flows.save(path, overwrite=force)
+    return PayloadReport({})
+
+
+def _short(written: PayloadReport) -> str:
+    """Say which payloads could not hold their messages."""
+    return f"; {written}" if written.services else ""
 
 
 def _say(message: str) -> None:

@@ -5,7 +5,6 @@
 
 #include "bytes.h"
 #include "checksum.h"
-#include "payload.h"
 #include "rows.h"
 
 enum {
@@ -34,6 +33,16 @@ struct place {
 struct frame {
     size_t stored; /* headers and head of the payload; then zeros */
     uint32_t wire_length;
+};
+
+/* What a row and its flow say. */
+struct decoded {
+    uint8_t headers[ND_MAX_HEADER_BYTES]; /* IP, then transport */
+    size_t ip, transport;
+    size_t extension; /* bytes between them */
+    size_t body;      /* behind the IP header */
+    struct nd_endpoints ends;
+    struct nd_payload payload; /* points into this struct */
 };
 
 enum nd_status
@@ -211,75 +220,140 @@ ip_payload(const uint8_t *ip, size_t ip_length)
     return total > ip_length ? total - ip_length : 0;
 }
 
-/*
- * The first bytes of a payload that is not all zeros, put behind the headers;
- * they go into a checksum that was made for zeros.
- */
+static enum nd_status
+decode_row(const struct nd_writer_flows *flows, const struct place *place,
+           struct decoded *d, struct nd_error *err)
+{
+    size_t index = (size_t)flows->offsets[place->flow] + place->packet;
+    const int8_t *row = flows->rows + index * flows->layout->cells;
+    uint8_t direction = flows->direction[index];
+    memset(d, 0, sizeof *d);
+    memcpy(d->ends.address, flows->addresses + (size_t)place->flow * 32, 32);
+    d->ends.port[0] = flows->ports[2 * (size_t)place->flow];
+    d->ends.port[1] = flows->ports[2 * (size_t)place->flow + 1];
+    enum nd_status status =
+        nd_rows_decode(flows->layout, row, &d->ends, direction, d->headers,
+                       &d->ip, &d->transport, err);
+    if (status != ND_OK)
+        return status;
+    size_t before = extension_length(d->headers) + d->transport;
+    d->extension = before - d->transport;
+    d->body = ip_payload(d->headers, d->ip);
+    if (d->body < before)
+        d->body = before;
+    d->payload = (struct nd_payload){
+        .ip_version = d->headers[0] >> 4,
+        .protocol = protocol_of(flows->layout, row),
+        .direction = direction & 1, .number = place->number,
+        .length = (uint32_t)(d->body - before),
+        .transport = d->headers + d->ip, .ends = &d->ends,
+    };
+    return ND_OK;
+}
+
+/* The first bytes of a payload that is zeros otherwise. */
 static size_t
-put_payload(const struct nd_payload *payload, uint8_t *transport,
-            size_t transport_length, bool sum)
+put_head(const struct nd_payload *payload, uint8_t *bytes)
 {
     uint8_t head[ND_PAYLOAD_HEAD];
     size_t n = nd_payload_head(payload, head);
-    size_t at = payload->protocol == 6 ? 16 : payload->protocol == 17 ? 6 : 2;
-    memcpy(transport + transport_length, head, n);
-    if (!sum || n == 0)
+    memcpy(bytes, head, n);
+    return n;
+}
+
+/*
+ * Puts a payload that is not all zeros behind the headers; it goes into a
+ * checksum that was made for zeros. Returns how many bytes may not be zero.
+ */
+static size_t
+put_payload(struct nd_plan *plan, const struct place *place,
+            const struct nd_writer_flows *flows, const struct decoded *d,
+            uint8_t *transport)
+{
+    const struct nd_payload *p = &d->payload;
+    uint8_t *bytes = transport + d->transport;
+    size_t n = p->length;
+    if (plan == NULL)
+        n = put_head(p, bytes);
+    else
+        nd_plan_fill(plan, place->flow,
+                     (size_t)flows->offsets[place->flow] + place->packet, p,
+                     bytes);
+    size_t at = p->protocol == 6 ? 16 : p->protocol == 17 ? 6 : 2;
+    if (!flows->compute_checksums || n == 0)
         return n;
     uint64_t old = (uint16_t)~nd_get16(transport + at);
-    uint16_t checksum = nd_checksum_end(nd_checksum_add(old, head, n));
-    if (checksum == 0 && payload->protocol == 17)
+    uint16_t checksum = nd_checksum_end(nd_checksum_add(old, bytes, n));
+    if (checksum == 0 && p->protocol == 17)
         checksum = 0xffff; /* RFC 768 */
     nd_put16(transport + at, checksum);
     return n;
 }
 
-/* Writes the headers of a row to the front of the writer's frame. */
+/* Writes a packet to the front of the writer's frame. */
 static enum nd_status
 build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
-            const struct place *place, struct frame *frame,
-            struct nd_error *err)
+            struct nd_plan *plan, const struct place *place,
+            struct frame *frame, struct nd_error *err)
 {
-    size_t index = (size_t)flows->offsets[place->flow] + place->packet;
-    const int8_t *row = flows->rows + index * flows->layout->cells;
-    uint8_t direction = flows->direction[index];
-    uint8_t headers[ND_MAX_HEADER_BYTES] = {0};
-    struct nd_endpoints ends;
-    size_t ip = 0, transport = 0;
-    memcpy(ends.address, flows->addresses + (size_t)place->flow * 32, 32);
-    ends.port[0] = flows->ports[2 * (size_t)place->flow];
-    ends.port[1] = flows->ports[2 * (size_t)place->flow + 1];
-    enum nd_status status = nd_rows_decode(
-        flows->layout, row, &ends, direction, headers, &ip, &transport, err);
+    struct decoded d;
+    enum nd_status status = decode_row(flows, place, &d, err);
     if (status != ND_OK)
         return status;
-    uint8_t protocol = protocol_of(flows->layout, row);
-    size_t extension = extension_length(headers);
-    size_t body = ip_payload(headers, ip);
-    if (body < extension + transport)
-        body = extension + transport;
+    uint8_t protocol = d.payload.protocol;
     if (flows->compute_checksums)
-        nd_checksum_fill(headers, ip, transport, protocol,
-                         (uint32_t)(body - extension - transport));
+        nd_checksum_fill(d.headers, d.ip, d.transport, protocol,
+                         d.payload.length);
     uint8_t *at = writer->frame;
-    put_ethernet(at, direction, headers[0] >> 4);
-    memcpy(at + ETHERNET, headers, ip);
-    if (extension > 0)
-        put_extension(at + ETHERNET + ip, headers[6],
+    uint8_t *transport = at + ETHERNET + d.ip + d.extension;
+    put_ethernet(at, d.payload.direction, d.payload.ip_version);
+    memcpy(at + ETHERNET, d.headers, d.ip);
+    if (d.extension > 0)
+        put_extension(at + ETHERNET + d.ip, d.headers[6],
                       flow_protocol(flows, place->flow), protocol == 0);
-    memcpy(at + ETHERNET + ip + extension, headers + ip, transport);
-    struct nd_payload payload = {
-        .ip_version = headers[0] >> 4, .protocol = protocol,
-        .direction = direction & 1, .number = place->number,
-        .length = (uint32_t)(body - extension - transport),
-        .transport = headers + ip, .ends = &ends,
-    };
-    frame->stored = ETHERNET + ip + extension + transport;
-    if (transport >= 8)
-        frame->stored +=
-            put_payload(&payload, writer->frame + ETHERNET + ip + extension,
-                        transport, flows->compute_checksums);
-    frame->wire_length = (uint32_t)(ETHERNET + ip + body);
+    memcpy(transport, d.headers + d.ip, d.transport);
+    frame->stored = ETHERNET + d.ip + d.extension + d.transport;
+    if (d.transport >= 8)
+        frame->stored += put_payload(plan, place, flows, &d, transport);
+    frame->wire_length = (uint32_t)(ETHERNET + d.ip + d.body);
     return ND_OK;
+}
+
+static void
+plan_flow(struct nd_plan *plan, const struct nd_writer_flows *flows,
+          size_t flow)
+{
+    int64_t first = flows->offsets[flow], last = flows->offsets[flow + 1];
+    for (int64_t i = first; i < last || i == first; i++) {
+        struct place place = {.flow = (uint32_t)flow,
+                              .packet = (uint32_t)(i - first)};
+        struct decoded d = {0};
+        bool there = i < last && decode_row(flows, &place, &d, NULL) == ND_OK;
+        if (i == first)
+            nd_plan_flow(plan, &d.ends, d.payload.ip_version,
+                         there ? flow_protocol(flows, flow) : 0,
+                         i < last ? flows->timestamps[i] : 0);
+        if (!there || d.transport < (d.payload.protocol == 6 ? 20 : 8))
+            d.payload = (struct nd_payload){0};
+        if (i < last)
+            nd_plan_packet(plan, &d.payload);
+    }
+}
+
+/* What the payloads shall be; no plan is needed for zeros. */
+static enum nd_status
+plan_payload(const struct nd_writer_flows *flows, struct nd_plan **plan,
+             struct nd_error *err)
+{
+    *plan = NULL;
+    if (flows->payload.mode == ND_PAYLOAD_ZEROS)
+        return ND_OK;
+    enum nd_status status =
+        nd_plan_create(plan, &flows->payload, flows->n,
+                       (size_t)flows->offsets[flows->n], err);
+    for (size_t f = 0; f < flows->n && status == ND_OK; f++)
+        plan_flow(*plan, flows, f);
+    return status;
 }
 
 /* Says which packet of the arrays an error is about. */
@@ -294,26 +368,39 @@ name_packet(const struct place *place, enum nd_status status,
                    place->packet, told.text);
 }
 
+/* Writes one packet, and leaves the frame zero again. */
+static enum nd_status
+write_packet(struct nd_writer *writer, const struct nd_writer_flows *flows,
+             struct nd_plan *plan, const struct place *place,
+             struct nd_error *err)
+{
+    struct frame frame = {0};
+    enum nd_status status =
+        build_frame(writer, flows, plan, place, &frame, err);
+    if (status == ND_OK)
+        status = nd_dump_put(writer->dump, writer->frame, frame.wire_length,
+                             frame.wire_length, place->time, err);
+    memset(writer->frame, 0, frame.stored);
+    return status == ND_OK ? ND_OK : name_packet(place, status, err);
+}
+
 enum nd_status
 nd_writer_write(struct nd_writer *writer,
-                const struct nd_writer_flows *flows, struct nd_error *err)
+                const struct nd_writer_flows *flows,
+                struct nd_payload_told *told, struct nd_error *err)
 {
-    enum nd_status status = ND_OK;
+    struct nd_plan *plan = NULL;
     size_t n = (size_t)flows->offsets[flows->n];
     struct place *places = sorted_places(flows);
+    enum nd_status status = plan_payload(flows, &plan, err);
     if (places == NULL)
-        return nd_fail(err, ND_NO_MEMORY, "no memory to sort %zu packets", n);
-    for (size_t i = 0; i < n && status == ND_OK; i++) {
-        struct frame frame = {0};
-        status = build_frame(writer, flows, &places[i], &frame, err);
-        if (status == ND_OK)
-            status = nd_dump_put(writer->dump, writer->frame,
-                                 frame.wire_length, frame.wire_length,
-                                 places[i].time, err);
-        memset(writer->frame, 0, frame.stored);
-        if (status != ND_OK)
-            status = name_packet(&places[i], status, err);
-    }
+        status = nd_fail(err, ND_NO_MEMORY, "no memory to sort %zu packets",
+                         n);
+    for (size_t i = 0; i < n && status == ND_OK; i++)
+        status = write_packet(writer, flows, plan, &places[i], err);
+    if (plan != NULL && told != NULL)
+        nd_plan_tell(plan, told);
+    nd_plan_destroy(plan);
     free(places);
     return status;
 }

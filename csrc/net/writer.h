@@ -5,11 +5,13 @@
  * Out:     Ethernet frames of the packets of all flows, in time order (at
  *          equal times in the order of the arrays), in a pcap or pcapng
  *          file. The headers are those of the rows; the payload, of the
- *          length that the IP header tells, is that of payload.h.
+ *          length that the IP header tells, is that of payload.h, or what
+ *          payload_plan.h makes.
  * Errors:  those of capture.h; ND_FORMAT for a row without an IP header and
  *          ND_ARGUMENT for a time that a capture cannot hold, with the
  *          numbers of flow and packet.
- * Memory:  24 bytes a packet of one call, and one frame.
+ * Memory:  24 bytes a packet of one call, and one frame; with a payload
+ *          that is not zeros what payload_plan.h takes beside it.
  * Threads: one thread a writer; no shared state.
  * Python:  _core.CaptureWriter.  Tests: tests/test_capture_write.py
  *
@@ -22,6 +24,7 @@
 
 #include "capture.h"
 #include "layout.h"
+#include "payload_plan.h"
 
 struct nd_writer;
 
@@ -36,6 +39,7 @@ struct nd_writer_flows {
     const uint8_t *addresses;  /* (F, 2, 16) */
     const uint16_t *ports;     /* (F, 2) */
     bool compute_checksums;    /* false: those of the rows */
+    struct nd_payload_choice payload;
 };
 
 enum nd_status nd_writer_open(const char *path,
@@ -43,8 +47,10 @@ enum nd_status nd_writer_open(const char *path,
                               struct nd_writer **writer,
                               struct nd_error *err);
 
+/* Adds to told what the payload lacked. */
 enum nd_status nd_writer_write(struct nd_writer *writer,
                                const struct nd_writer_flows *flows,
+                               struct nd_payload_told *told,
                                struct nd_error *err);
 
 /* Closes the file and frees the writer, whatever comes out. */

@@ -414,10 +414,16 @@ PyDoc_STRVAR(libpcap_version_doc,
              "libpcap_version()\n--\n\n"
              "What libpcap says of its version.");
 
+PyDoc_STRVAR(payload_services_doc,
+"payload_services()\n--\n\n"
+"Return the names of the services whose messages a payload can be.");
+
 PyMethodDef nd_py_capture_methods[] = {
     {"libpcap_version", libpcap_version, METH_NOARGS, libpcap_version_doc},
     {"read_slices", (PyCFunction)(void (*)(void))read_slices,
      METH_VARARGS | METH_KEYWORDS, read_slices_doc},
+    {"payload_services", nd_py_payload_services, METH_NOARGS,
+     payload_services_doc},
     {NULL, NULL, 0, NULL},
 };
 

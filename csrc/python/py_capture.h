@@ -7,7 +7,8 @@
  * Errors:  NULL with a Python exception set.
  * Memory:  allocates nothing.
  * Threads: call with the GIL held.
- * Python:  _core.CaptureReader, _core.CaptureWriter, _core.read_slices.
+ * Python:  _core.CaptureReader, _core.CaptureWriter, _core.read_slices,
+ *          _core.payload_services.
  *          Tests: tests/test_capture.py, tests/test_capture_write.py
  */
 #ifndef ND_PYTHON_CAPTURE_H
@@ -24,6 +25,8 @@ const struct nd_layout *nd_py_find_layout(const char *name);
 /* tp_traverse of a heap type whose objects hold no references. */
 int nd_py_visit_type(PyObject *self, visitproc visit, void *arg);
 
-extern PyType_Spec nd_py_writer_spec; /* py_capture_write.c */
+/* py_capture_write.c */
+extern PyType_Spec nd_py_writer_spec;
+PyObject *nd_py_payload_services(PyObject *module, PyObject *unused);
 
 #endif

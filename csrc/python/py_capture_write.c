@@ -73,31 +73,38 @@ writer_usable(const struct writer *self)
 }
 
 /* The arrays of a write() call, as given and as checked. */
-struct write_arrays {
-    PyObject *given[6];
-    PyArrayObject *array[6];
+enum {
+    ROWS, OFFSETS, TIMES, DIRECTIONS, ADDRESSES, PORTS, SERVICES, HOSTS,
+    N_ARRAYS
 };
 
-enum { ROWS, OFFSETS, TIMES, DIRECTIONS, ADDRESSES, PORTS };
+struct write_arrays {
+    PyObject *given[N_ARRAYS];
+    PyArrayObject *array[N_ARRAYS]; /* NULL: None, of the last two */
+};
 
 static const struct {
     const char *name;
     int dtype;
     int axes;
-} write_columns[6] = {
+} write_columns[N_ARRAYS] = {
     [ROWS] = {"rows", NPY_INT8, 2},
     [OFFSETS] = {"offsets", NPY_INT64, 1},
     [TIMES] = {"timestamps", NPY_INT64, 1},
     [DIRECTIONS] = {"direction", NPY_UINT8, 1},
     [ADDRESSES] = {"addresses", NPY_UINT8, 3},
     [PORTS] = {"ports", NPY_UINT16, 2},
+    [SERVICES] = {"services", NPY_UINT8, 1},
+    [HOSTS] = {"hosts", NPY_UINT8, 2},
 };
 
 /* Rows come first: offsets must rise to their number. */
 static bool
 take_arrays(struct write_arrays *a)
 {
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < N_ARRAYS; i++) {
+        if (i >= SERVICES && (a->given[i] == NULL || a->given[i] == Py_None))
+            continue;
         if (i == OFFSETS)
             a->array[i] = nd_py_offsets(a->given[i],
                                         PyArray_DIM(a->array[ROWS], 0));
@@ -112,6 +119,15 @@ take_arrays(struct write_arrays *a)
 }
 
 static bool
+payload_fits(const struct write_arrays *a, npy_intp flows)
+{
+    PyArrayObject *services = a->array[SERVICES], *hosts = a->array[HOSTS];
+    return (services == NULL || PyArray_DIM(services, 0) == flows) &&
+           (hosts == NULL || (PyArray_DIM(hosts, 0) == flows &&
+                              PyArray_DIM(hosts, 1) == ND_HOST_BYTES));
+}
+
+static bool
 arrays_fit(const struct write_arrays *a, const struct nd_layout *layout)
 {
     npy_intp packets = PyArray_DIM(a->array[ROWS], 0);
@@ -122,15 +138,43 @@ arrays_fit(const struct write_arrays *a, const struct nd_layout *layout)
            PyArray_DIM(a->array[TIMES], 0) == packets &&
            PyArray_DIM(a->array[DIRECTIONS], 0) == packets &&
            addresses[0] == flows && addresses[1] == 2 &&
-           addresses[2] == 16 && ports[0] == flows && ports[1] == 2;
+           addresses[2] == 16 && ports[0] == flows && ports[1] == 2 &&
+           payload_fits(a, flows);
+}
+
+/* {service: (packets, too short, flows, with such packets)} */
+static PyObject *
+told_dict(const struct nd_payload_told *told)
+{
+    PyObject *dict = PyDict_New();
+    for (int i = 0; dict != NULL && i < ND_SERVICE_COUNT; i++) {
+        if (told->packets[i] == 0)
+            continue;
+        PyObject *line = Py_BuildValue(
+            "(KKKK)", (unsigned long long)told->packets[i],
+            (unsigned long long)told->short_packets[i],
+            (unsigned long long)told->flows[i],
+            (unsigned long long)told->short_flows[i]);
+        if (line == NULL ||
+            PyDict_SetItemString(dict, nd_services[i].name, line) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(line);
+    }
+    return dict;
 }
 
 static PyObject *
 write_arrays(struct writer *self, const struct write_arrays *a,
-             const struct nd_layout *layout, bool compute)
+             const struct nd_layout *layout, bool compute,
+             struct nd_payload_choice payload)
 {
     struct nd_error err = {0};
+    struct nd_payload_told told = {0};
     enum nd_status status = ND_OK;
+    if (a->array[SERVICES] != NULL)
+        payload.services = PyArray_DATA(a->array[SERVICES]);
+    if (a->array[HOSTS] != NULL)
+        payload.hosts = PyArray_DATA(a->array[HOSTS]);
     struct nd_writer_flows flows = {
         .layout = layout,
         .n = (size_t)PyArray_DIM(a->array[OFFSETS], 0) - 1,
@@ -141,15 +185,16 @@ write_arrays(struct writer *self, const struct write_arrays *a,
         .addresses = PyArray_DATA(a->array[ADDRESSES]),
         .ports = PyArray_DATA(a->array[PORTS]),
         .compute_checksums = compute,
+        .payload = payload,
     };
     self->busy = 1;
     Py_BEGIN_ALLOW_THREADS
-    status = nd_writer_write(self->writer, &flows, &err);
+    status = nd_writer_write(self->writer, &flows, &told, &err);
     Py_END_ALLOW_THREADS
     self->busy = 0;
     if (status != ND_OK)
         return nd_py_raise(nd_py_type_state(Py_TYPE(self)), &err);
-    Py_RETURN_NONE;
+    return told_dict(&told);
 }
 
 static bool
@@ -164,42 +209,72 @@ parse_checksums(const char *text, bool *compute)
     return false;
 }
 
+static bool
+parse_payload(const char *text, enum nd_payload_mode *mode)
+{
+    static const char *const modes[] = {
+        [ND_PAYLOAD_ZEROS] = "zeros",
+        [ND_PAYLOAD_RANDOM] = "random",
+        [ND_PAYLOAD_PROTOCOL] = "protocol",
+    };
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, modes[i]) == 0) {
+            *mode = (enum nd_payload_mode)i;
+            return true;
+        }
+    PyErr_Format(PyExc_ValueError,
+                 "payload must be \"zeros\", \"random\" or \"protocol\", "
+                 "not \"%s\"", text);
+    return false;
+}
+
 PyDoc_STRVAR(writer_write_doc,
 "write($self, rows, offsets, timestamps, direction, addresses, ports,\n"
-"      layout, checksums)\n--\n\n"
-"Write the packets of all flows in time order, with a payload of zeros.\n"
+"      layout, checksums, payload='zeros', seed=0, services=None,\n"
+"      hosts=None)\n--\n\n"
+"Write the packets of all flows in time order.\n"
 "\n"
-"checksums: 'compute' (what fits the bytes written) or 'keep' (the rows').");
+"checksums: 'compute' (what fits the bytes written) or 'keep' (the rows').\n"
+"payload: 'zeros', 'random' or 'protocol'. services: a flow's place in\n"
+"payload_services(), + 128 to go before its port. Returns for each service\n"
+"how many packets and flows there were and were too short:\n"
+"(packets, short packets, flows, flows with such packets).");
 
 static PyObject *
 writer_write(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"rows",      "offsets", "timestamps",
                             "direction", "addresses", "ports",
-                            "layout",    "checksums", NULL};
+                            "layout",    "checksums", "payload",
+                            "seed",      "services", "hosts", NULL};
     struct writer *self = (struct writer *)op;
     struct write_arrays a = {0};
-    const char *layout_name = NULL, *checksums = NULL;
+    struct nd_payload_choice payload = {0};
+    const char *layout_name = NULL, *checksums = NULL, *mode = "zeros";
+    unsigned long long seed = 0;
     PyObject *result = NULL;
     bool compute = true;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOOOOOss:write", names, &a.given[0], &a.given[1],
-            &a.given[2], &a.given[3], &a.given[4], &a.given[5], &layout_name,
-            &checksums))
+            args, kwargs, "OOOOOOss|sKOO:write", names, &a.given[0],
+            &a.given[1], &a.given[2], &a.given[3], &a.given[4], &a.given[5],
+            &layout_name, &checksums, &mode, &seed, &a.given[SERVICES],
+            &a.given[HOSTS]))
         return NULL;
+    payload.seed = seed;
     const struct nd_layout *layout = nd_py_find_layout(layout_name);
     if (layout == NULL || !parse_checksums(checksums, &compute) ||
-        !writer_usable(self) || !take_arrays(&a))
+        !parse_payload(mode, &payload.mode) || !writer_usable(self) ||
+        !take_arrays(&a))
         goto done;
     if (arrays_fit(&a, layout))
-        result = write_arrays(self, &a, layout, compute);
+        result = write_arrays(self, &a, layout, compute, payload);
     else
         PyErr_Format(PyExc_ValueError,
                      "the arrays do not belong together (rows of layout "
                      "%s, offsets, timestamps, direction, addresses, ports)",
                      layout_name);
 done:
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < N_ARRAYS; i++)
         Py_XDECREF(a.array[i]);
     return result;
 }
@@ -223,6 +298,22 @@ writer_close(PyObject *op, PyObject *unused)
     if (status != ND_OK)
         return nd_py_raise(nd_py_type_state(Py_TYPE(op)), &err);
     Py_RETURN_NONE;
+}
+
+PyObject *
+nd_py_payload_services(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyObject *names = PyList_New(ND_SERVICE_COUNT);
+    for (Py_ssize_t i = 0; names != NULL && i < ND_SERVICE_COUNT; i++) {
+        PyObject *name = PyUnicode_FromString(nd_services[i].name);
+        if (name == NULL)
+            Py_CLEAR(names);
+        else
+            PyList_SET_ITEM(names, i, name);
+    }
+    return names;
 }
 
 static PyMethodDef writer_methods[] = {
