@@ -12,14 +12,15 @@
  *
  * The ops are written once, with the compiler's vector extension
  * (cpu_vector.h), and compiled per instruction set by cpu_avx512.c,
- * cpu_avx2.c and cpu_baseline.c; the best that the CPU has is taken.
+ * cpu_avx2.c and cpu_baseline.c; the best that the CPU has is taken. How a
+ * program is shared among threads stands in cpu_program.c.
  */
 #ifndef ND_ENGINE_CPU_H
 #define ND_ENGINE_CPU_H
 
 #include "backend.h"
 
-/* Columns of a weight panel, rows of an item of work, most rows of a tile. */
+/* Columns of a weight panel, rows of a block of work, most rows of a tile. */
 enum { ND_PANEL = 32, ND_ROW_BLOCK = 96, ND_TILE_MOST = 12 };
 
 /* Widest head that ops.c lets pass. */
@@ -65,14 +66,23 @@ struct nd_cpu_queries {
     uint32_t first, count;  /* packets that ask */
 };
 
-/* What an item of work is given beside its op. */
+/*
+ * The part of an op that a thread does at once: rows [first, end), and of
+ * LINEAR the panels [column, column_end). For ATTENTION first and end count
+ * blocks of queries, column and column_end heads.
+ */
+struct nd_cpu_part {
+    size_t first, end, column, column_end;
+};
+
+/* What a part is given beside its op. */
 struct nd_cpu_context {
     const struct nd_step *step;
     const struct nd_cpu_queries *queries;
     float *scratch; /* of the thread, for ATTENTION */
 };
 
-typedef void nd_cpu_run(const struct nd_op *op, size_t item,
+typedef void nd_cpu_run(const struct nd_op *op, struct nd_cpu_part part,
                         const struct nd_cpu_context *context);
 
 /* The ops that are compiled per instruction set. */
@@ -90,24 +100,31 @@ extern const struct nd_cpu_kernels nd_cpu_baseline;
 nd_cpu_run nd_cpu_input, nd_cpu_hold, nd_cpu_noise, nd_cpu_renoise;
 nd_cpu_run nd_cpu_draw;
 
-/*
- * LINEAR is cut into (row block, group of panels), ATTENTION into (block of
- * queries, head), the rest into row blocks.
- */
-enum { ND_PANEL_GROUP = 4 };
+struct nd_threads;
 
-static inline size_t
-nd_cpu_blocks(size_t rows)
-{
-    return (rows + ND_ROW_BLOCK - 1) / ND_ROW_BLOCK;
-}
+struct nd_cpu {
+    struct nd_backend base;
+    const struct nd_cpu_kernels *kernels;
+    nd_cpu_run *run[ND_OP_COUNT];
+    struct nd_threads *threads;
+    float *scratch; /* scratch_size floats for each thread */
+    size_t scratch_size;
+};
 
-static inline size_t
-nd_cpu_groups(const struct nd_weight *weight)
-{
-    return (weight->out + ND_PANEL * ND_PANEL_GROUP - 1) /
-           (ND_PANEL * ND_PANEL_GROUP);
-}
+/* cpu_program.c: the backend's functions of the same names. */
+enum nd_status nd_cpu_program_create(struct nd_backend *backend,
+                                     const struct nd_op *ops, size_t n_ops,
+                                     struct nd_program **program,
+                                     struct nd_error *err);
+void nd_cpu_program_destroy(struct nd_backend *backend,
+                            struct nd_program *program);
+enum nd_status nd_cpu_program_run(struct nd_backend *backend,
+                                  struct nd_program *program,
+                                  const struct nd_step *step,
+                                  struct nd_error *err);
+
+/* Zeroed and aligned to 64 bytes, for free(); NULL without memory. */
+void *nd_cpu_allocate(size_t count, size_t size);
 
 /*
  * A backend on count threads (0: as nd_threads_available). instructions names

@@ -1,13 +1,13 @@
 /*
- * cpu_attention.h - ATTENTION in vectors: one block of queries of one head
+ * cpu_attention.h - ATTENTION in vectors: blocks of queries, head by head
  *
- * In:      an op and an item (block of queries, head); the blocks are listed
+ * In:      an op and a part (blocks of queries, heads); the blocks are listed
  *          in the context, made when the program is.
- * Out:     the op's out rows of the block, the head's columns.
+ * Out:     the op's out rows of the blocks, the heads' columns.
  * Errors:  none.
  * Memory:  the thread's scratch: the flow's keys and values of one head as
  *          panels, the rotated queries, the scores of one tile of queries.
- * Threads: items write disjoint parts of out.
+ * Threads: parts write disjoint elements of out.
  * Python:  none.  Tests: test_ops.py
  *
  * Both products are those of cpu_linear.h: scores = queries x keys (keys are
@@ -32,12 +32,18 @@ struct head {
 
 /* to[0..d) = from rotated to packet i, times scale. */
 static void
-rotate(const struct head *head, const float *from, size_t i, float scale,
-       float *to)
+rotate(const struct head *head, const float *restrict from, size_t i,
+       float scale, float *restrict to)
 {
-    size_t half = head->d / 2;
-    const float *c = head->rotary + i * head->rotary_stride, *s = c + half;
-    for (size_t j = 0; j < half; j++) {
+    size_t half = head->d / 2, j = 0;
+    const float *restrict c = head->rotary + i * head->rotary_stride;
+    const float *restrict s = c + half;
+    for (; j + LANES <= half; j += LANES) {
+        vector u = load(from + j) * scale, v = load(from + half + j) * scale;
+        store(to + j, u * load(c + j) - v * load(s + j));
+        store(to + half + j, v * load(c + j) + u * load(s + j));
+    }
+    for (; j < half; j++) {
         float u = from[j] * scale, v = from[half + j] * scale;
         to[j] = u * c[j] - v * s[j];
         to[half + j] = v * c[j] + u * s[j];
@@ -137,16 +143,15 @@ lay_out(struct head *head, float *scratch)
     head->scores = head->queries + ND_ROW_BLOCK * head->d;
 }
 
-static void
-run_attention(const struct nd_op *any, size_t item,
-              const struct nd_cpu_context *context)
+/* The head's columns of the flow that a block of queries belongs to. */
+ND_INLINE struct head
+head_of(const struct nd_attention *op, const struct nd_cpu_queries *block,
+        size_t number, float *scratch)
 {
-    const struct nd_attention *op = &any->as.attention;
-    const struct nd_cpu_queries *block = &context->queries[item / op->heads];
     size_t width = op->out->columns, d = width / op->heads;
-    size_t column = item % op->heads * d;
     struct head head = {
-        .qkv = nd_cpu_floats(op->qkv) + block->flow * op->qkv->stride + column,
+        .qkv = nd_cpu_floats(op->qkv) + block->flow * op->qkv->stride +
+               number * d,
         .stride = op->qkv->stride,
         .d = d,
         .keys = block->packets,
@@ -154,21 +159,45 @@ run_attention(const struct nd_op *any, size_t item,
         .rotary = nd_cpu_floats(op->rotary),
         .rotary_stride = op->rotary->stride,
     };
-    lay_out(&head, context->scratch);
-    pack_keys(&head);
-    pack_values(&head);
+    lay_out(&head, scratch);
+    return head;
+}
+
+static void
+attend_block(const struct head *head, const struct nd_cpu_queries *block,
+             float *out, size_t out_stride)
+{
+    size_t d = head->d;
     float scale = 1.0f / sqrtf((float)d);
     for (size_t r = 0; r < block->count; r++)
-        rotate(&head, head.qkv + (block->first + r) * head.stride,
-               block->first + r, scale, head.queries + r * d);
-    float *out = nd_cpu_floats(op->out) +
-                 (block->flow + block->first) * op->out->stride + column;
-    for (size_t r = 0; r < block->count; r += TILE_ROWS) {
-        size_t rows = block->count - r < TILE_ROWS ? block->count - r
-                                                   : TILE_ROWS;
-        attend(&head, head.queries + r * d, rows, out + r * op->out->stride,
-               op->out->stride);
+        rotate(head, head->qkv + (block->first + r) * head->stride,
+               block->first + r, scale, head->queries + r * d);
+    for (size_t r = 0, rows; r < block->count; r += rows) {
+        rows = block->count - r < TILE_ROWS ? block->count - r : TILE_ROWS;
+        attend(head, head->queries + r * d, rows, out + r * out_stride,
+               out_stride);
     }
+}
+
+static void
+run_attention(const struct nd_op *any, struct nd_cpu_part part,
+              const struct nd_cpu_context *context)
+{
+    const struct nd_attention *op = &any->as.attention;
+    size_t d = op->out->columns / op->heads, stride = op->out->stride;
+    for (size_t h = part.column; h < part.column_end; h++)
+        for (size_t i = part.first; i < part.end; i++) {
+            const struct nd_cpu_queries *block = &context->queries[i];
+            struct head head = head_of(op, block, h, context->scratch);
+            if (i == part.first || block->flow != block[-1].flow) {
+                pack_keys(&head);
+                pack_values(&head);
+            }
+            attend_block(&head, block,
+                         nd_cpu_floats(op->out) +
+                             (block->flow + block->first) * stride + h * d,
+                         stride);
+        }
 }
 
 #endif

@@ -96,22 +96,14 @@ next_uniform(struct uniforms *all)
     return u;
 }
 
-static size_t
-block_end(size_t item, size_t rows)
-{
-    size_t end = (item + 1) * ND_ROW_BLOCK;
-    return end < rows ? end : rows;
-}
-
 void
-nd_cpu_input(const struct nd_op *any, size_t item,
+nd_cpu_input(const struct nd_op *any, struct nd_cpu_part part,
              const struct nd_cpu_context *context)
 {
     const struct nd_input *op = &any->as.input;
     size_t count = op->x->columns;
     float scale = context->step->input_scale;
-    for (size_t row = item * ND_ROW_BLOCK; row < block_end(item, op->rows);
-         row++) {
+    for (size_t row = part.first; row < part.end; row++) {
         const float *x = nd_cpu_floats(op->x) + row * op->x->stride;
         const float *estimate =
             nd_cpu_floats(op->estimate) + row * op->estimate->stride;
@@ -141,26 +133,24 @@ hold_row(const int8_t *held, size_t cells, bool masked, float *out)
 }
 
 void
-nd_cpu_hold(const struct nd_op *any, size_t item,
+nd_cpu_hold(const struct nd_op *any, struct nd_cpu_part part,
             const struct nd_cpu_context *context)
 {
     const struct nd_hold *op = &any->as.hold;
     size_t cells = op->held->columns;
     (void)context;
-    for (size_t row = item * ND_ROW_BLOCK; row < block_end(item, op->rows);
-         row++)
+    for (size_t row = part.first; row < part.end; row++)
         hold_row(nd_cpu_cells(op->held) + row * op->held->stride, cells,
                  op->out->columns > 6 * cells,
                  nd_cpu_floats(op->out) + row * op->out->stride);
 }
 
 void
-nd_cpu_noise(const struct nd_op *any, size_t item,
+nd_cpu_noise(const struct nd_op *any, struct nd_cpu_part part,
              const struct nd_cpu_context *context)
 {
     const struct nd_noise *op = &any->as.noise;
-    for (size_t row = item * ND_ROW_BLOCK;
-         row < block_end(item, op->ragged.n_tokens); row++) {
+    for (size_t row = part.first; row < part.end; row++) {
         float *x = nd_cpu_floats(op->x) + row * op->x->stride;
         float *estimate =
             nd_cpu_floats(op->estimate) + row * op->estimate->stride;
@@ -172,13 +162,12 @@ nd_cpu_noise(const struct nd_op *any, size_t item,
 }
 
 void
-nd_cpu_renoise(const struct nd_op *any, size_t item,
+nd_cpu_renoise(const struct nd_op *any, struct nd_cpu_part part,
                const struct nd_cpu_context *context)
 {
     const struct nd_renoise *op = &any->as.renoise;
     size_t count = op->x->columns;
-    for (size_t row = item * ND_ROW_BLOCK;
-         row < block_end(item, op->ragged.n_tokens); row++) {
+    for (size_t row = part.first; row < part.end; row++) {
         const float *logits =
             nd_cpu_floats(op->logits) + row * op->logits->stride;
         float *x = nd_cpu_floats(op->x) + row * op->x->stride;
@@ -194,14 +183,13 @@ nd_cpu_renoise(const struct nd_op *any, size_t item,
 }
 
 void
-nd_cpu_draw(const struct nd_op *any, size_t item,
+nd_cpu_draw(const struct nd_op *any, struct nd_cpu_part part,
             const struct nd_cpu_context *context)
 {
     const struct nd_draw *op = &any->as.draw;
     size_t columns = op->cells->columns;
     float temperature = context->step->temperature;
-    for (size_t row = item * ND_ROW_BLOCK;
-         row < block_end(item, op->ragged.n_tokens); row++) {
+    for (size_t row = part.first; row < part.end; row++) {
         const float *logits =
             nd_cpu_floats(op->logits) + row * op->logits->stride;
         int8_t *cells = nd_cpu_cells(op->cells) + row * op->cells->stride;

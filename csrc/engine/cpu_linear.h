@@ -1,11 +1,11 @@
 /*
  * cpu_linear.h - LINEAR in vectors: tiles of rows times panels of weights
  *
- * In:      an op and an item (row block, panel group); see cpu.h.
+ * In:      an op and a part (rows, panels); see cpu.h.
  * Out:     the op's out rows, epilogue applied.
  * Errors:  none.
  * Memory:  sums of one tile on the stack.
- * Threads: items write disjoint parts of out.
+ * Threads: parts write disjoint elements of out.
  * Python:  none.  Tests: test_ops.py
  *
  * A tile is TILE_ROWS rows by two vectors, kept in registers over all of k:
@@ -82,63 +82,98 @@ gate_row(const struct nd_linear *op, size_t row)
            op->gate;
 }
 
-/* One vector of out, from its sum; n is its column, row its row. */
+/* One vector of out, from its sum. */
 ND_INLINE vector
-finish(const struct nd_linear *op, size_t row, size_t n, vector y)
+finish(enum nd_epilogue epilogue, vector y, const float *gate,
+       const float *constant, const float *residual)
 {
-    if (op->epilogue == ND_EPILOGUE_SILU)
+    if (epilogue == ND_EPILOGUE_SILU)
         return silu(y);
-    if (op->epilogue == ND_EPILOGUE_GELU)
+    if (epilogue == ND_EPILOGUE_GELU)
         return gelu(y);
-    if (op->epilogue == ND_EPILOGUE_NONE)
+    if (epilogue == ND_EPILOGUE_NONE)
         return y;
-    if (op->epilogue == ND_EPILOGUE_GATED)
-        y = y * (load(gate_row(op, row) + n) +
-                 load(nd_cpu_floats(op->constant) + op->gate + n));
-    return load(nd_cpu_floats(op->residual) + row * op->residual->stride + n) +
-           y;
+    if (epilogue == ND_EPILOGUE_GATED)
+        y = y * (load(gate) + load(constant));
+    return load(residual) + y;
 }
+
+/* Rows from `first` on, columns from n on; epilogue a constant. */
+ND_INLINE void
+finish_rows(const struct nd_linear *op, enum nd_epilogue epilogue,
+            size_t first, size_t rows, size_t n, const float *sums)
+{
+    const float *bias = ((const struct nd_cpu_weight *)(const void *)op->weight)
+                            ->bias + n;
+    const float *gate = bias, *constant = bias, *residual = bias;
+    float *out = nd_cpu_floats(op->out) + first * op->out->stride + n;
+    if (epilogue == ND_EPILOGUE_GATED)
+        constant = nd_cpu_floats(op->constant) + op->gate + n;
+    for (size_t r = 0; r < rows; r++, out += op->out->stride) {
+        if (epilogue == ND_EPILOGUE_GATED)
+            gate = gate_row(op, first + r) + n;
+        if (epilogue == ND_EPILOGUE_GATED || epilogue == ND_EPILOGUE_ADD)
+            residual = nd_cpu_floats(op->residual) +
+                       (first + r) * op->residual->stride + n;
+        for (size_t j = 0; j < ND_PANEL; j += LANES)
+            store(out + j, finish(epilogue,
+                                  load(sums + r * ND_PANEL + j) +
+                                      load(bias + j),
+                                  gate + j, constant + j, residual + j));
+    }
+}
+
+#define ND_EPILOGUE_CASE(name)                                                \
+    case ND_EPILOGUE_##name:                                                  \
+        finish_rows(op, ND_EPILOGUE_##name, first, rows, n, sums);            \
+        break;
 
 static void
 finish_tile(const struct nd_linear *op, size_t first, size_t rows, size_t n,
             const float *sums)
 {
-    const struct nd_cpu_weight *weight = (const void *)op->weight;
-    float *out = nd_cpu_floats(op->out) + first * op->out->stride + n;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t j = 0; j < ND_PANEL; j += LANES) {
-            vector y = load(sums + r * ND_PANEL + j) +
-                       load(weight->bias + n + j);
-            store(out + r * op->out->stride + j,
-                  finish(op, first + r, n + j, y));
-        }
+    switch (op->epilogue) {
+        ND_EPILOGUE_CASE(NONE)
+        ND_EPILOGUE_CASE(SILU)
+        ND_EPILOGUE_CASE(GELU)
+        ND_EPILOGUE_CASE(ADD)
+        ND_EPILOGUE_CASE(GATED)
+    }
 }
 
+#undef ND_EPILOGUE_CASE
+
+/* Rows [first, end) by panels. */
 static void
-run_linear(const struct nd_op *any, size_t item,
-           const struct nd_cpu_context *context)
+linear_block(const struct nd_linear *op, size_t first, size_t end,
+             size_t panel, size_t last)
 {
-    const struct nd_linear *op = &any->as.linear;
     const struct nd_cpu_weight *weight = (const void *)op->weight;
     const float *in = nd_cpu_floats(op->in);
-    size_t groups = nd_cpu_groups(op->weight), depth = op->weight->in;
-    size_t first = item / groups * ND_ROW_BLOCK;
-    size_t end = first + ND_ROW_BLOCK < op->rows ? first + ND_ROW_BLOCK
-                                                 : op->rows;
-    size_t panel = item % groups * ND_PANEL_GROUP;
-    size_t last = panel + ND_PANEL_GROUP < weight->panels
-                      ? panel + ND_PANEL_GROUP
-                      : weight->panels;
+    size_t depth = op->weight->in, stride = op->in->stride;
     float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
-    (void)context;
     for (; panel < last; panel++)
-        for (size_t row = first; row < end; row += TILE_ROWS) {
-            size_t rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
-            multiply(in + row * op->in->stride, op->in->stride,
+        for (size_t row = first, rows; row < end; row += rows) {
+            rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
+            multiply(in + row * stride, stride,
                      weight->data + panel * depth * ND_PANEL, depth, rows,
                      sums);
             finish_tile(op, row, rows, panel * ND_PANEL, sums);
         }
+}
+
+static void
+run_linear(const struct nd_op *any, struct nd_cpu_part part,
+           const struct nd_cpu_context *context)
+{
+    size_t blocks = (part.end - part.first + ND_ROW_BLOCK - 1) / ND_ROW_BLOCK;
+    (void)context;
+    for (size_t row = part.first; row < part.end; blocks--) {
+        size_t rows = (part.end - row + blocks - 1) / blocks;
+        linear_block(&any->as.linear, row, row + rows, part.column,
+                     part.column_end);
+        row += rows;
+    }
 }
 
 #endif

@@ -1,11 +1,11 @@
 /*
  * cpu_rows.h - NORM, CONDITION and ESTIMATE in vectors, row by row
  *
- * In:      an op and an item (row block).
+ * In:      an op and a part (rows).
  * Out:     the op's out rows.
  * Errors:  none.
  * Memory:  a few vectors on the stack.
- * Threads: items write disjoint rows.
+ * Threads: parts write disjoint rows.
  * Python:  none.  Tests: test_ops.py
  */
 #ifndef ND_ENGINE_CPU_ROWS_H
@@ -14,13 +14,6 @@
 #include "cpu_vector.h"
 
 #include <math.h>
-
-ND_INLINE size_t
-block_end(size_t item, size_t rows)
-{
-    size_t end = (item + 1) * ND_ROW_BLOCK;
-    return end < rows ? end : rows;
-}
 
 static void
 norm_row(const struct nd_norm *op, size_t row, const float *zeros)
@@ -57,26 +50,24 @@ norm_row(const struct nd_norm *op, size_t row, const float *zeros)
 }
 
 static void
-run_norm(const struct nd_op *any, size_t item,
+run_norm(const struct nd_op *any, struct nd_cpu_part part,
          const struct nd_cpu_context *context)
 {
     const struct nd_norm *op = &any->as.norm;
     const float zeros[LANES] = {0};
     (void)context;
-    for (size_t row = item * ND_ROW_BLOCK; row < block_end(item, op->rows);
-         row++)
+    for (size_t row = part.first; row < part.end; row++)
         norm_row(op, row, zeros);
 }
 
 static void
-run_condition(const struct nd_op *any, size_t item,
+run_condition(const struct nd_op *any, struct nd_cpu_part part,
               const struct nd_cpu_context *context)
 {
     const struct nd_condition *op = &any->as.condition;
     const float *noise = nd_cpu_floats(op->noise) +
                          context->step->noise_row * op->noise->stride;
-    for (size_t row = item * ND_ROW_BLOCK; row < block_end(item, op->rows);
-         row++) {
+    for (size_t row = part.first; row < part.end; row++) {
         const float *given =
             nd_cpu_floats(op->given) + row * op->given->stride;
         float *out = nd_cpu_floats(op->out) + row * op->out->stride;
@@ -149,12 +140,11 @@ estimate_row(const struct nd_estimate *op, size_t row,
 }
 
 static void
-run_estimate(const struct nd_op *any, size_t item,
+run_estimate(const struct nd_op *any, struct nd_cpu_part part,
              const struct nd_cpu_context *context)
 {
     const struct nd_estimate *op = &any->as.estimate;
-    for (size_t row = item * ND_ROW_BLOCK; row < block_end(item, op->rows);
-         row++)
+    for (size_t row = part.first; row < part.end; row++)
         estimate_row(op, row, context->step);
 }
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 /* Looks at the next run before a thread sleeps: some 20 to 50 us. */
-enum { SPINS = 2000, MOST_THREADS = 256 };
+enum { SPINS = 2000 };
 
 #define OPEN (UINT64_C(1) << 31)
 #define JOINED (OPEN - 1)
@@ -20,7 +20,7 @@ struct nd_threads {
     size_t count;   /* the caller and the workers */
     size_t workers; /* started */
     pid_t process;  /* that started them */
-    pthread_t handles[MOST_THREADS];
+    pthread_t handles[ND_THREADS_MOST];
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     /*
@@ -84,7 +84,7 @@ nd_threads_available(void)
         count = (size_t)number;
     else if (limit > 0 && limit < count)
         count = limit;
-    return count < MOST_THREADS ? count : MOST_THREADS;
+    return count < ND_THREADS_MOST ? count : ND_THREADS_MOST;
 }
 
 static void
@@ -184,8 +184,9 @@ nd_threads_create(size_t count)
     struct nd_threads *threads = calloc(1, sizeof *threads);
     if (threads == NULL)
         return NULL;
-    threads->count = count < 1 ? 1 : count < MOST_THREADS ? count
-                                                          : MOST_THREADS;
+    threads->count = count < 1 ? 1 : count < ND_THREADS_MOST
+                                         ? count
+                                         : ND_THREADS_MOST;
     start_workers(threads);
     return threads;
 }

@@ -15,6 +15,8 @@
 
 #include <stddef.h>
 
+enum { ND_THREADS_MOST = 256 };
+
 struct nd_threads;
 
 /* Does one item; worker < nd_threads_count() names the thread's scratch. */
