@@ -208,5 +208,7 @@ def run_op(
     name: str,
     arguments: dict[str, Any],
     step: npt.NDArray[np.uint32],
+    repeats: int = 0,
+    threads: int = 0,
     /,
 ) -> dict[str, npt.NDArray[Any]]: ...

@@ -4,6 +4,7 @@
 #include "../engine/rng.h"
 
 #include <string.h>
+#include <time.h>
 
 bool
 nd_py_word64(PyObject *object, uint64_t *number)
@@ -88,6 +89,7 @@ struct call {
     size_t count;
     struct nd_weight *weight;
     uint32_t *offsets;
+    PyArrayObject *seconds; /* of each repeat; NULL: none */
     struct nd_error err;
 };
 
@@ -272,6 +274,40 @@ append(struct nd_ops *list, const struct nd_op *op, struct nd_error *err)
     return nd_fail(err, ND_ARGUMENT, "no such op");
 }
 
+static double
+clock_seconds(void)
+{
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Runs the program again, and waits for it each time by reading a row. */
+static enum nd_status
+time_runs(struct call *call, struct nd_program *program,
+          const struct nd_step *step)
+{
+    const struct nd_backend_functions *f = call->backend->functions;
+    const struct nd_tensor *tensor = call->tensors[0];
+    double *seconds = PyArray_DATA(call->seconds);
+    enum nd_status status = ND_OK;
+    char *row = PyMem_Calloc(tensor->stride, 4);
+    if (row == NULL)
+        return nd_fail(&call->err, ND_NO_MEMORY, "no memory for a row");
+    for (npy_intp i = 0; i < PyArray_SIZE(call->seconds); i++) {
+        double start = clock_seconds();
+        status = f->program_run(call->backend, program, step, &call->err);
+        if (status == ND_OK)
+            status = f->tensor_read(call->backend, tensor, 1, row,
+                                    &call->err);
+        if (status != ND_OK)
+            break;
+        seconds[i] = clock_seconds() - start;
+    }
+    PyMem_Free(row);
+    return status;
+}
+
 static enum nd_status
 run(struct call *call, const struct nd_step *step)
 {
@@ -284,6 +320,8 @@ run(struct call *call, const struct nd_step *step)
                                    &program, &call->err);
     if (status == ND_OK)
         status = f->program_run(call->backend, program, step, &call->err);
+    if (status == ND_OK && call->seconds != NULL)
+        status = time_runs(call, program, step);
     f->program_destroy(call->backend, program);
     nd_ops_free(&list);
     return status;
@@ -309,6 +347,9 @@ read_all(struct call *call)
             Py_CLEAR(result);
         Py_XDECREF(array);
     }
+    if (result != NULL && call->seconds != NULL &&
+        PyDict_SetItemString(result, "seconds", (PyObject *)call->seconds) < 0)
+        Py_CLEAR(result);
     return result;
 }
 
@@ -328,12 +369,14 @@ end_call(struct call *call)
 }
 
 const char nd_py_run_op_doc[] =
-"run_op(device, name, arguments, step, /)\n--\n\n"
+"run_op(device, name, arguments, step, repeats=0, threads=0, /)\n--\n\n"
 "Run one op of the engine: the tensors it was given, afterwards. For tests.\n"
 "\n"
 "arguments holds the fields of the op's struct by name: arrays, numbers,\n"
 "weight as (matrix, bias), ragged as (lengths, ids). step is the 16 words\n"
-"of struct nd_step as uint32.";
+"of struct nd_step as uint32. With repeats the op is then run as often\n"
+"again, and \"seconds\" holds the time of each; the tensors are those of the\n"
+"last run.";
 
 PyObject *
 nd_py_run_op(PyObject *module, PyObject *args)
@@ -345,9 +388,11 @@ nd_py_run_op(PyObject *module, PyObject *args)
     };
     const char *device, *name;
     PyObject *arguments, *step_object, *result = NULL;
+    Py_ssize_t repeats = 0, threads = 0;
     struct call call = {.op = {.kind = ND_OP_COUNT}};
-    if (!PyArg_ParseTuple(args, "ssO!O:run_op", &device, &name, &PyDict_Type,
-                          &arguments, &step_object))
+    if (!PyArg_ParseTuple(args, "ssO!O|nn:run_op", &device, &name,
+                          &PyDict_Type, &arguments, &step_object, &repeats,
+                          &threads))
         return NULL;
     PyArrayObject *step = nd_py_input(step_object, NPY_UINT32, 1, "step");
     if (step == NULL)
@@ -355,10 +400,14 @@ nd_py_run_op(PyObject *module, PyObject *args)
     for (int i = 0; i < ND_OP_COUNT; i++)
         if (strcmp(name, names[i]) == 0)
             call.op.kind = (enum nd_op_kind)i;
+    npy_intp count = repeats;
+    if (repeats > 0)
+        call.seconds = (PyArrayObject *)PyArray_ZEROS(1, &count, NPY_DOUBLE,
+                                                      0);
     if ((size_t)PyArray_NBYTES(step) != sizeof(struct nd_step))
         nd_fail(&call.err, ND_ARGUMENT, "step must be 16 words");
-    else if (nd_py_open_backend(device, 0, &call.backend, &call.err) ==
-                 ND_OK &&
+    else if (nd_py_open_backend(device, threads > 0 ? (size_t)threads : 0,
+                                &call.backend, &call.err) == ND_OK &&
              give_all(&call, arguments) &&
              run(&call, PyArray_DATA(step)) == ND_OK)
         result = read_all(&call);
@@ -367,6 +416,7 @@ nd_py_run_op(PyObject *module, PyObject *args)
     else if (result == NULL && !PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "run_op: arguments do not fit");
     end_call(&call);
+    Py_XDECREF(call.seconds);
     Py_DECREF(step);
     return result;
 }
