@@ -40,9 +40,10 @@ import numpy.typing as npt
 import netdiffusion as nd
 from netdiffusion import _core
 from netdiffusion.evaluate import copies, discriminator, nearest
+from netdiffusion.evaluate.critic import out_of_fold_auc
 from netdiffusion.evaluate.features import header_bytes
 from netdiffusion.evaluate.fidelity import cell_distributions, jensen_shannon
-from netdiffusion.evaluate.utility import classify, out_of_fold_auc, score
+from netdiffusion.evaluate.utility import classify, score
 
 # repositories in the data that state no licence
 UNLICENSED = (

@@ -21,7 +21,9 @@ tcptrace  connections that it calls complete (SYN and FIN of both ends) beside
           those that were drawn so; packets out of order in flows without any
           that was drawn sent again or after a hole
 conntrack the kernel's tracker, strict, behind a wire between two network
-          namespaces: packets called invalid, and whether tcpreplay delivered all
+          namespaces: packets called invalid, and whether tcpreplay delivered all.
+          It takes no connection up on a SYN-ACK, FIN or RST, so flows drawn
+          without a beginning are counted apart
 
 It needs root for the last one, and the programs. ``--flows`` is the size of a set,
 ``--json`` writes the figures with the first cases of each kind.
@@ -105,6 +107,13 @@ class Drawn:
         self.ack = ROW.values(flows.rows, "tcp_ackn")
         self.window = ROW.values(flows.rows, "tcp_wsize")
 
+    def place(self, i: int) -> dict[str, Any]:
+        """Return flow, packet in the flow, and class."""
+        flow = int(self.flow[i])
+        packet = i - int(self.flows.offsets[flow])
+        label = str(self.flows.labels[flow])
+        return {"flow": flow, "packet": packet, "class": label}
+
     def of_flow(self, flow: int) -> range:
         """Return the packets of a flow."""
         return range(int(self.flows.offsets[flow]), int(self.flows.offsets[flow + 1]))
@@ -131,6 +140,12 @@ class Drawn:
     def complete(self) -> npt.NDArray[np.bool_]:
         """The TCP flows with SYN and FIN of both ends."""
         return self.flag_of_both(SYN) & self.flag_of_both(FIN)
+
+    @property
+    def begun_before(self) -> npt.NDArray[np.bool_]:
+        """The TCP flows that do not begin with the SYN of a client."""
+        first = self.flows.offsets[:-1]
+        return self.tcp[first] & (self.flags[first] & (SYN | ACK | RST) != SYN)
 
     @property
     def unordered(self) -> npt.NDArray[np.bool_]:
@@ -284,10 +299,7 @@ def held_against(
         if event is not None and event(drawn, i):
             agree += 1
         elif len(cases) < CASES:
-            flow = int(drawn.flow[i])
-            packet = i - int(drawn.flows.offsets[flow])
-            label = str(drawn.flows.labels[flow])
-            cases.append({"flow": flow, "packet": packet, "class": label})
+            cases.append(drawn.place(i))
     return agree, cases
 
 
@@ -410,15 +422,16 @@ def ask_conntrack(tally: Tally, path: Path, drawn: Drawn) -> None:
     senders = {}
     for flow, ends in enumerate(ends_of(drawn.flows)):
         senders |= {end: (flow, way) for way, end in enumerate(ends)}
+    begun_before = drawn.begun_before
     for source, port, seq, ack in told.listed:
-        flow, way = senders.get((str(ipaddress.ip_address(source)), port), (None, None))
-        if flow is None:
-            continue
+        flow, way = senders[str(ipaddress.ip_address(source)), port]
+        late = bool(begun_before[flow])
+        tally.count("conntrack: of them in flows drawn without a beginning", late)
         for k in drawn.of_flow(flow):
-            if (drawn.seq[k], drawn.ack[k]) == (seq, ack) and drawn.direction[k] == way:
-                place = {"flow": flow, "packet": k - int(drawn.flows.offsets[flow])}
-                place["class"] = str(drawn.flows.labels[flow])
-                tally.case("conntrack: invalid", [place])
+            if (drawn.seq[k], drawn.ack[k], drawn.direction[k]) == (seq, ack, way):
+                kind = f"conntrack: invalid{', begun before' * late}"
+                tally.case(kind, [drawn.place(k)])
+                break
 
 
 JUDGES = (ask_validate, ask_readers, ask_tcptrace, ask_conntrack)

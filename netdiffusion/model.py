@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import importlib.util
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +19,8 @@ from netdiffusion import _core
 from netdiffusion._core import Error, FormatError
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
-from netdiffusion.repair import RepairOptions, repair_canonical
+from netdiffusion.repair import RepairOptions
+from netdiffusion.sampling import Drawer, Progress, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +40,6 @@ SAMPLER = {
     "renoise_rounds": 0,
     "renoise_sigma": 0.5,
 }
-Progress = Callable[[int, int], None]
 
 
 class FlowDiffusion:
@@ -402,16 +399,15 @@ class FlowDiffusion:
             raise FormatError(
                 f"{directory / 'layout.json'}: its columns do not fit config.json."
             )
-        self._column_of_cell, self._constant = column, constant
-        self._classes = _read_json(directory, "classes.json")
-        if len(self._classes) != self.config_["network"]["classes"]:
+        classes = _read_json(directory, "classes.json")
+        if len(classes) != self.config_["network"]["classes"]:
             raise FormatError(
-                f"{directory / 'classes.json'}: {len(self._classes)} classes, but "
+                f"{directory / 'classes.json'}: {len(classes)} classes, but "
                 f"config.json says {self.config_['network']['classes']}."
             )
-        self.classes_ = {c["name"]: int(c["flows"]) for c in self._classes}
+        self.classes_ = {c["name"]: int(c["flows"]) for c in classes}
         self._directory = directory
-        self._engines: dict[tuple[str, int], _core.Model] = {}
+        self._drawer = Drawer(directory, self.config_, classes, column, constant)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
@@ -423,7 +419,6 @@ class FlowDiffusion:
     def __getstate__(self) -> dict[str, Any]:
         """Carry a model directory of this object's own along when pickled."""
         state = {k: v for k, v in self.__dict__.items() if k != "_owned"}
-        state["_engines"] = {}
         if "_owned" in self.__dict__:
             state["_files"] = {
                 n: (self._directory / n).read_bytes() for n in MODEL_FILES
@@ -435,7 +430,7 @@ class FlowDiffusion:
         self.__dict__.update(state)
         if kept:
             self._owned = tempfile.TemporaryDirectory(prefix="netdiffusion-")
-            self._directory = Path(self._owned.name)
+            self._directory = self._drawer.directory = Path(self._owned.name)
             for name, content in kept.items():
                 (self._directory / name).write_bytes(content)
 
@@ -444,6 +439,7 @@ class FlowDiffusion:
         counts: Mapping[str, int],
         *,
         seed: int = 0,
+        first: int | Mapping[str, int] = 0,
         steps: int | None = None,
         device: str = "auto",
         lengths: int | Mapping[str, int] | None = None,
@@ -463,6 +459,9 @@ class FlowDiffusion:
         seed : int, default 0
             A flow follows from the seed, its class and its number in the class:
             asking for other classes or more flows does not change it.
+        first : int or mapping of str to int, default 0
+            Number in its class of the first flow, so that one job can be drawn in
+            parts: 5 flows from 0 on and 5 from 5 on are the 10 from 0 on.
         steps : int, optional
             Denoising steps. Default: the model's.
         device : str, default "auto"
@@ -498,38 +497,26 @@ class FlowDiffusion:
         DeviceError
             The device does not exist.
         """
-        rows, offsets, labels = self.sample_canonical(
-            counts,
+        self._check_fitted()
+        settings = Settings(
             seed=seed,
             steps=steps,
             device=device,
-            lengths=lengths,
             temperature=temperature,
             guidance=guidance,
             threads=threads,
-            progress=progress,
         )
-        meta = {"model": self.config_["network"], "seed": seed}
-        if not repair:
-            return _as_drawn(rows, offsets, labels, meta)
-        flows, report = repair_canonical(
-            rows,
-            offsets,
-            labels,
-            seed=seed,
-            flow_ids=_flow_ids(counts),
-            options=options,
-            server_ports=self._server_ports,
-            meta=meta,
+        part = self._drawer.part(counts, first)
+        return self._drawer.flows(
+            part, settings, lengths, repair, options, progress=progress
         )
-        flows.meta["repair"] = report.to_dict()
-        return flows
 
     def sample_canonical(
         self,
         counts: Mapping[str, int],
         *,
         seed: int = 0,
+        first: int | Mapping[str, int] = 0,
         steps: int | None = None,
         device: str = "auto",
         lengths: int | Mapping[str, int] | None = None,
@@ -550,107 +537,17 @@ class FlowDiffusion:
             Its class.
         """
         self._check_fitted()
-        numbers = self._class_numbers(counts)
-        ids = _flow_ids(counts)
-        each = np.asarray(list(counts.values()), np.int64)
-        packets = self._lengths(counts, lengths, ids, seed)
-        offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
-        labels = np.repeat(np.asarray(list(counts), np.str_), each)
-        sampler = self.config_["sampler"]
-        total = len(ids)
-        cells = np.zeros((0, self.config_["network"]["columns"]), np.int8)
-        if total:
-            cells = self._engine(device, threads).sample(
-                np.repeat(np.asarray(numbers, np.int32), each),
-                packets,
-                ids,
-                seed & (2**64 - 1),
-                _respaced(sampler["sigmas"], steps),
-                sampler["temperature"] if temperature is None else temperature,
-                sampler["renoise_rounds"],
-                sampler["renoise_sigma"],
-                guidance,
-                progress=progress and (lambda done, *_: progress(done, total)),
-            )
-        return self._expanded(cells), offsets, labels
-
-    def _expanded(self, cells: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Spread columns over the cells that share them; constants elsewhere."""
-        column = np.maximum(self._column_of_cell, 0)
-        rows = np.where(self._column_of_cell < 0, self._constant, cells[:, column])
-        return np.ascontiguousarray(rows, np.int8)
-
-    def _engine(self, device: str, threads: int) -> _core.Model:
-        """Return the network on a device, loaded once."""
-        key = (device, threads)
-        if key not in self._engines:
-            path = self._directory / "model.safetensors"
-            self._engines[key] = _core.Model(
-                path, **self.config_["network"], device=device, threads=threads
-            )
-        return self._engines[key]
-
-    def _class_numbers(self, counts: Mapping[str, int]) -> list[int]:
-        """Return the model's number of each class asked for."""
-        known = {name: number for number, name in enumerate(self.classes_)}
-        for name, count in counts.items():
-            if count < 0:
-                raise ValueError(f"sample: {count} flows of {name!r}; at least 0.")
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 3, 0.5)
-                hint = f"Near it: {', '.join(near)}." if near else ""
-                raise Error(
-                    f"sample: the model knows no class {name!r}. {hint} It knows "
-                    f"{len(known)} classes; `netdiffusion inspect` and classes_ "
-                    "list them."
-                )
-        return [known[name] for name in counts]
-
-    @property
-    def _server_ports(self) -> dict[str, dict[str, list[int]]]:
-        """Ports of the classes that use few, by transport."""
-        return {
-            c["name"]: c["server_ports"] for c in self._classes if "server_ports" in c
-        }
-
-    @cached_property
-    def _histograms(
-        self,
-    ) -> dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]]:
-        """Lengths of each class and the cumulated share of flows."""
-        out = {}
-        for entry in self._classes:
-            lengths = np.asarray([int(n) for n in entry["lengths"]], np.int32)
-            share = np.cumsum(np.asarray(list(entry["lengths"].values()), np.float64))
-            out[entry["name"]] = (lengths, share / share[-1])
-        return out
-
-    def _lengths(
-        self,
-        counts: Mapping[str, int],
-        wanted: int | Mapping[str, int] | None,
-        ids: npt.NDArray[np.uint64],
-        seed: int,
-    ) -> npt.NDArray[np.int32]:
-        """Return the packets of each flow, as wished or drawn by seed and id."""
-        out = np.zeros(len(ids), np.int32)
-        at, most = 0, int(self.config_["max_packets"])
-        for name, count in counts.items():
-            asked = wanted if isinstance(wanted, int) else (wanted or {}).get(name)
-            if asked is None:
-                lengths, share = self._histograms[name]
-                u = _uniform(ids[at : at + count], seed)
-                chosen = np.searchsorted(share, u, "right")
-                out[at : at + count] = lengths[np.minimum(chosen, len(lengths) - 1)]
-            elif 1 <= asked <= most:
-                out[at : at + count] = asked
-            else:
-                raise ValueError(
-                    f"sample: {asked} packets asked for, but the model learned flows "
-                    f"of 1 to {most}."
-                )
-            at += count
-        return out
+        settings = Settings(
+            seed=seed,
+            steps=steps,
+            device=device,
+            temperature=temperature,
+            guidance=guidance,
+            threads=threads,
+        )
+        part = self._drawer.part(counts, first)
+        drawn = self._drawer.rows(part, settings, lengths, progress=progress)
+        return drawn.rows, drawn.offsets, part.labels()
 
 
 def _trainer(flows: FlowSet, config: TrainingConfig, seed: int) -> Trainer:
@@ -696,62 +593,3 @@ def _check_config(directory: Path, config: Any) -> None:
     )
     if lacking:
         raise FormatError(f"{path}: {', '.join(sorted(lacking))} missing.")
-
-
-def _respaced(sigmas: list[float], steps: int | None) -> npt.NDArray[np.float32]:
-    """Return noise levels: the model's, or as many as asked for, log-spaced."""
-    if steps is None:
-        return np.asarray(sigmas, np.float32)
-    if steps < 1:
-        raise ValueError(f"sample: steps must be at least 1, not {steps}.")
-    return np.geomspace(sigmas[0], sigmas[-1], steps).astype(np.float32)
-
-
-def _flow_ids(counts: Mapping[str, int]) -> npt.NDArray[np.uint64]:
-    """Return a 64-bit number for each flow, from class name and place in the class."""
-    parts = [np.zeros(0, np.uint64)]
-    for name, count in counts.items():
-        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        start = np.uint64(int.from_bytes(digest, "little"))
-        index = np.arange(count, dtype=np.uint64)
-        parts.append(_scrambled(start + index * np.uint64(0x9E3779B97F4A7C15)))
-    return np.concatenate(parts)
-
-
-def _scrambled(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return the output function of SplitMix64 (Steele et al., 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
-
-
-def _uniform(ids: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
-    """Return a number in [0, 1) for each flow, from its id and the seed."""
-    word = np.asarray([seed & (2**64 - 1)], np.uint64)
-    mixed = _scrambled(ids ^ _scrambled(word + np.uint64(0x9E3779B97F4A7C15)))
-    return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, np.float64)
-
-
-def _as_drawn(
-    rows: npt.NDArray[np.int8],
-    offsets: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.str_],
-    meta: dict[str, Any],
-) -> FlowSet:
-    """Return drawn rows as a flow set, without repair: times and ends are zero."""
-    header = _core.layouts()["netdiffusion-1088"]["cells"]
-    packets, total = len(rows), len(offsets) - 1
-    return FlowSet(
-        rows=rows[:, :header],
-        offsets=offsets,
-        timestamps=np.zeros(packets, np.int64),
-        direction=(rows[:, header] > 0).astype(np.uint8),
-        wire_length=np.zeros(packets, np.uint32),
-        addresses=np.zeros((total, 2, 16), np.uint8),
-        ports=np.zeros((total, 2), np.uint16),
-        ip_version=np.zeros(total, np.uint8),
-        protocol=np.zeros(total, np.uint8),
-        labels=labels,
-        synthetic=np.ones(total, np.bool_),
-        meta=meta,
-    )

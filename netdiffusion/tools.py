@@ -233,6 +233,9 @@ def _ndpi(path: Path) -> Verdict:
 
 # ---- tcptrace
 
+# A gap as long as rows can hold, in seconds, does not end a connection.
+_SILENCE = "--endpoint_reuse_interval=1001"
+
 
 class Connection(NamedTuple):
     """A TCP connection as tcptrace counts it.
@@ -269,7 +272,7 @@ def connections(path: str | os.PathLike[str]) -> list[Connection]:
         plain = str(Path(scratch, "micro.pcap"))
         for _ in _lines("tcpdump", "-r", os.fspath(path), "-w", plain):
             pass
-        told = [*_lines("tcptrace", "-n", "-l", "--csv", plain)]
+        told = [*_lines("tcptrace", "-n", "-l", "--csv", _SILENCE, plain)]
     table = [line for line in told if line and not line.startswith("#")]
     return [_connection(row) for row in csv.DictReader(table)]
 

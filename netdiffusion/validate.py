@@ -122,7 +122,7 @@ class _Tally:
     def add(self, flows: FlowSet, first_packet: npt.NDArray[np.int64] | None) -> None:
         """Judge some flows."""
         known = np.asarray(flows.synthetic, np.uint8)
-        count, first = _core.validate(
+        count, first, _ = _core.validate(
             flows.rows,
             flows.offsets,
             flows.timestamps,

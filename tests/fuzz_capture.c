@@ -90,6 +90,7 @@ make_arrays(size_t flows, size_t packets, size_t cells)
         .ip_version = allocate(flows),
         .protocol = allocate(flows),
         .first_packet = allocate(flows * 8),
+        .packet_number = allocate(packets * 8),
     };
 }
 
@@ -106,6 +107,7 @@ free_arrays(struct nd_flow_arrays *a)
     free(a->ip_version);
     free(a->protocol);
     free(a->first_packet);
+    free(a->packet_number);
 }
 
 static void

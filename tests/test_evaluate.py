@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import netdiffusion as nd
-from netdiffusion.evaluate import features, fidelity, privacy, utility
+from netdiffusion.evaluate import critic, features, fidelity, privacy, utility
 
 SEED = 5
 CLASSES = ["lab_dns", "lab_http", "lab_mqtt", "lab_ntp", "lab_quic", "lab_smtp"]
@@ -204,13 +204,13 @@ def test_critic_is_near_half_for_one_distribution_and_one_for_two() -> None:
     """Noise against noise, noise against shifted noise, a set against itself."""
     rng = np.random.default_rng(SEED)
     a, b = rng.normal(size=(2, 150, 6)).astype(np.float32)
-    same = utility.out_of_fold_auc(a, b)
-    apart = utility.out_of_fold_auc(a, b + 3)
-    itself = utility.out_of_fold_auc(a, a)
+    same = critic.out_of_fold_auc(a, b)
+    apart = critic.out_of_fold_auc(a, b + 3)
+    itself = critic.out_of_fold_auc(a, a)
     assert same is not None and apart is not None and itself is not None
     assert abs(same - 0.5) < 0.12 and apart > 0.99
     assert itself == pytest.approx(0.5)  # equal lines are in one fold
-    assert utility.out_of_fold_auc(a[:9], b) is None
+    assert critic.out_of_fold_auc(a[:9], b) is None
 
 
 def test_discriminator_names_what_tells(lab: tuple[nd.FlowSet, nd.FlowSet]) -> None:
@@ -218,9 +218,11 @@ def test_discriminator_names_what_tells(lab: tuple[nd.FlowSet, nd.FlowSet]) -> N
     real, other = lab
     wrong = other.select(slice(None))
     wrong.wire_length += 1000
-    told = utility.discriminator(real, wrong, other, n_packets=2, max_flows=200)
+    told = critic.discriminator(real, wrong, other, n_packets=2, max_flows=200)
     assert told["auc"] > 0.9 > told["real_real"]["auc"]
+    assert abs(told["halves"]["statistics"]["auc"] - 0.5) < 0.2
     assert "length" in told["telling"][0][0]
+    assert told["bits"]["auc"] < told["statistics"]["auc"] == told["auc"]
 
 
 def test_evaluation_has_the_keys_of_the_manual(evaluation: nd.Evaluation) -> None:
@@ -228,11 +230,18 @@ def test_evaluation_has_the_keys_of_the_manual(evaluation: nd.Evaluation) -> Non
     told = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     for name in ("mean_jsd", "mean_tvd", "mean_hellinger"):
         assert 0 <= told["fidelity"][name] < 0.05
-    for way in ("trtr", "tstr", "trts", "mixed"):
+    for way in ("trtr", "tstr", "trts", "tsts", "mixed"):
         assert 0.5 < told["utility"][way]["accuracy"] <= 1
         assert 0.4 < told["utility"][way]["macro_f1"] <= 1
     assert set(told["utility"]["classifiers"]) == set(utility.CLASSIFIERS)
+    scores = told["utility"]["features"]["statistics"]["svm"]
+    assert 0.5 < scores["tsts"]["accuracy"] <= 1 and scores["curve"] == []
     assert 0.3 < told["discriminator"]["auc"] < 0.7
+    assert told["discriminator"]["halves"]["bits"]["auc"] is not None
+    assert told["fidelity"]["flags"]["jsd"] < 0.1 < 1 < told["nearest"]["median"]
+    assert told["fidelity"]["halves"]["dependence"]["mean_difference"] < 0.1
+    assert told["rows"]["constant"]["ttl"]["share"] > 0.95
+    assert told["membership"]["loss_auc"] is None
     assert 0 <= told["copies"]["share"] < 0.2
 
 

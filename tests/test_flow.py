@@ -297,3 +297,12 @@ def test_many_flows_at_once(tmp_path: Path) -> None:
     assert lengths(flows) == [2] * 5000
     assert flows["direction"].tolist() == [0, 1] * 5000
     assert flows["first_packet"].tolist() == list(range(5000))
+
+
+def test_packets_know_their_place_in_the_file(tmp_path: Path) -> None:
+    """Of two flows that alternate, with a packet that is late by its time."""
+    packets = [(0, forth()), (1, forth(sport=40001)), (3, back()), (2, forth())]
+    packets += [(4, back(sport=40001))]
+    flows = timed(tmp_path, packets)
+    assert flows["offsets"].tolist() == [0, 3, 5]
+    assert flows["packet_number"].tolist() == [0, 3, 2, 1, 4]

@@ -183,3 +183,18 @@ def test_base_model_ships_and_is_small() -> None:
     assert size <= 16_000_000
     drawn = base.sample({"youtube": 2, "lab_http": 2}, seed=1, steps=4, device="cpu")
     assert len(drawn) == 4
+
+
+def test_a_job_may_be_drawn_in_parts(model: nd.FlowDiffusion) -> None:
+    """Flows 0 to 3 and 4 to 6 of a class are flows 0 to 6, repaired too."""
+    how = {"seed": 4, "device": "cpu"}
+    whole = model.sample({"lab_dns": 7, "lab_ntp": 2}, **how)
+    parts = [
+        model.sample({"lab_dns": 4}, **how),
+        model.sample({"lab_dns": 3, "lab_ntp": 2}, first={"lab_dns": 4}, **how),
+    ]
+    joined = FlowSet.concatenate(parts)
+    for name in ("rows", "offsets", "timestamps", "addresses", "ports", "labels"):
+        assert np.array_equal(getattr(whole, name), getattr(joined, name)), name
+    with pytest.raises(ValueError, match="at least 0"):
+        model.sample({"lab_dns": 1}, first=-1, device="cpu")

@@ -174,6 +174,20 @@ def test_real_flows_pass() -> None:
     assert told.ok, str(told)
 
 
+def test_each_packet_has_its_rules() -> None:
+    """The core tells which rules each packet breaks, a bit a rule."""
+    flows = connection()
+    add(flows, 3, "tcp_cksum", 1)
+    add(flows, 5, "tcp_seq", -1000)
+    parts = (flows.rows, flows.offsets, flows.timestamps, flows.direction)
+    ends = (flows.addresses, flows.ports, flows.ip_version, flows.protocol)
+    broken = nd._core.validate(*parts, *ends, np.ones(1, np.uint8))[2]
+    names = [rule.name for rule in nd.rules()]
+    sets = [{n for i, n in enumerate(names) if int(b) >> i & 1} for b in broken]
+    assert sets[3] == {"checksum"} and {"tcp-seq", "checksum"} <= sets[5]
+    assert not any(sets[:3] + sets[4:5])
+
+
 # ---- captures
 
 

@@ -8,7 +8,7 @@
  *          SYN after close (FIN both ways, or RST), or with the capture.
  * Errors:  ND_NO_MEMORY only.
  * Memory:  headers of the flows that are open or finished but not yet
- *          dropped: 24 bytes and the header bytes a packet, in blocks of 512
+ *          dropped: 32 bytes and the header bytes a packet, in blocks of 512
  *          that are used again. Nothing is allocated for a packet.
  * Threads: one thread a table; no shared state.
  * Python:  _core.CaptureReader.  Tests: tests/test_flow.py,

@@ -15,6 +15,7 @@ enum {
 /* Followed by the IP header and the transport header. */
 struct entry {
     int64_t time;
+    uint64_t number;
     uint32_t wire_length;
     uint32_t payload_length;
     uint32_t fragment_id;
@@ -96,6 +97,7 @@ nd_store_put(struct nd_store *store, struct nd_chain *chain,
         return nd_fail(err, ND_NO_MEMORY, "no memory for more packets");
     struct entry entry = {
         .time = packet->time,
+        .number = packet->number,
         .wire_length = packet->wire_length,
         .payload_length = packet->payload_length,
         .fragment_id = packet->fragment_id,
@@ -123,6 +125,7 @@ unpack(const uint8_t *at, const struct entry *entry,
 {
     memset(packet, 0, sizeof *packet);
     packet->time = entry->time;
+    packet->number = entry->number;
     packet->wire_length = entry->wire_length;
     packet->payload_length = entry->payload_length;
     packet->fragment_id = entry->fragment_id;

@@ -35,8 +35,8 @@ enum nd_status nd_store_put(struct nd_store *store, struct nd_chain *chain,
                             const struct nd_packet *packet, uint8_t direction,
                             struct nd_error *err);
 
-/* Fills what the chain holds: times, lengths, fragment state and spans;
- * stable order by time. Addresses and ports are left for the caller. */
+/* Fills what the chain holds: times, numbers, lengths, fragment state and
+ * spans; stable order by time. Addresses and ports are left for the caller. */
 void nd_store_get(const struct nd_chain *chain, size_t n,
                   struct nd_packet *packets, uint8_t *directions);
 

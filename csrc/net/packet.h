@@ -38,6 +38,7 @@ struct nd_span {
 
 struct nd_packet {
     int64_t time;         /* ns since 1970 */
+    uint64_t number;      /* in the file, from 0; whoever reads it sets it */
     uint32_t wire_length; /* of the frame */
     enum nd_packet_stop stopped;
     const char *reason;   /* why, in words; NULL for ND_STOP_NONE */

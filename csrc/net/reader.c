@@ -139,6 +139,7 @@ parse(struct nd_reader *reader, const struct nd_record *record,
     }
     nd_packet_parse(packet, nd_capture_link(reader->capture), record->bytes,
                     record->captured, record->wire_length, record->time);
+    packet->number = record->number;
     switch (packet->stopped) {
     case ND_STOP_NONE:
         *whole = true;
@@ -314,6 +315,7 @@ fill_packets(const struct nd_layout *layout, const struct nd_packet *packets,
     for (size_t i = 0; i < n; i++) {
         arrays->timestamps[at + i] = packets[i].time;
         arrays->wire_length[at + i] = packets[i].wire_length;
+        arrays->packet_number[at + i] = (int64_t)packets[i].number;
         nd_rows_encode(layout, &packets[i],
                        arrays->rows + (at + i) * layout->cells);
     }

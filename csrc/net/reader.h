@@ -66,6 +66,7 @@ struct nd_flow_arrays {
     uint8_t *ip_version;   /* (F) */
     uint8_t *protocol;     /* (F) */
     int64_t *first_packet; /* (F) */
+    int64_t *packet_number; /* (P): in the file, from 0 */
 };
 
 struct nd_reader;

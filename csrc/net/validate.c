@@ -21,6 +21,7 @@ nd_violations_clear(struct nd_violations *violations)
         violations->packets[r] = 0;
         violations->first[r] = -1;
     }
+    violations->broken = NULL;
 }
 
 /* Echo requests of both ends, the latest ECHO_RING of each. */

@@ -26,7 +26,10 @@
 struct nd_violations {
     int64_t packets[ND_RULE_COUNT]; /* that break the rule */
     int64_t first[ND_RULE_COUNT];   /* of them; -1: none */
+    uint64_t *broken; /* of each packet, a bit a rule; NULL: not wanted */
 };
+
+_Static_assert(ND_RULE_COUNT <= 64, "nd_violations.broken has 64 bits");
 
 struct nd_evidence {
     const int8_t *rows; /* n * ND_ROW_CELLS */
@@ -68,9 +71,13 @@ struct nd_frames_told {
     struct nd_violations violations;
 };
 
-/* Errors are those of nd_capture_open(); a cut file ends the reading. */
-enum nd_status nd_validate_capture(const char *path,
-                                   struct nd_frames_told *told,
+/*
+ * Errors are those of nd_capture_open(); a cut file ends the reading. wrong
+ * gets the numbers of the first `room` frames with a wrong checksum; NULL
+ * for none.
+ */
+enum nd_status nd_validate_capture(const char *path, int64_t *wrong,
+                                   size_t room, struct nd_frames_told *told,
                                    struct nd_error *err);
 
 #endif

@@ -3,7 +3,7 @@
 #include "capture.h"
 #include "validate.h"
 
-static void
+static enum nd_checksum_state
 judge(struct nd_frames_told *told, int link, const struct nd_record *record)
 {
     struct nd_packet packet;
@@ -17,11 +17,12 @@ judge(struct nd_frames_told *told, int link, const struct nd_record *record)
     }
     told->packets++;
     told->states[state]++;
+    return state;
 }
 
 enum nd_status
-nd_validate_capture(const char *path, struct nd_frames_told *told,
-                    struct nd_error *err)
+nd_validate_capture(const char *path, int64_t *wrong, size_t room,
+                    struct nd_frames_told *told, struct nd_error *err)
 {
     struct nd_capture *capture;
     struct nd_record record;
@@ -31,8 +32,11 @@ nd_validate_capture(const char *path, struct nd_frames_told *told,
     if (status != ND_OK)
         return status;
     int link = nd_capture_link(capture);
-    while (nd_capture_next(capture, &record) == ND_READ_RECORD)
-        judge(told, link, &record);
+    while (nd_capture_next(capture, &record) == ND_READ_RECORD) {
+        uint64_t before = told->states[ND_CHECKSUM_WRONG];
+        if (judge(told, link, &record) == ND_CHECKSUM_WRONG && before < room)
+            wrong[before] = (int64_t)record.number;
+    }
     nd_capture_destroy(capture);
     return ND_OK;
 }

@@ -30,6 +30,8 @@ nd_note(struct nd_violations *v, enum nd_rule rule, int64_t index)
 {
     if (v->packets[rule]++ == 0)
         v->first[rule] = index;
+    if (v->broken != NULL)
+        v->broken[index] |= UINT64_C(1) << rule;
 }
 
 /* One end of a TCP connection, as far as it was seen. */

@@ -28,6 +28,7 @@ static const struct column columns[] = {
     {"ip_version", NPY_UINT8, 1, {0, 0}, 'F'},
     {"protocol", NPY_UINT8, 1, {0, 0}, 'F'},
     {"first_packet", NPY_INT64, 1, {0, 0}, 'F'},
+    {"packet_number", NPY_INT64, 1, {0, 0}, 'P'},
 };
 
 enum { N_COLUMNS = sizeof columns / sizeof *columns };
@@ -65,7 +66,7 @@ filled_arrays(const struct nd_module_state *state, struct nd_reader *reader,
         return NULL;
     struct nd_flow_arrays arrays = {
         data[0], data[1], data[2], data[3], data[4],
-        data[5], data[6], data[7], data[8], data[9],
+        data[5], data[6], data[7], data[8], data[9], data[10],
     };
     Py_BEGIN_ALLOW_THREADS
     status = nd_reader_fill(reader, &arrays, &err);
@@ -205,7 +206,8 @@ PyDoc_STRVAR(reader_read_doc,
 "Return the next finished flows as a dict of arrays, or None at the end.\n"
 "\n"
 "Flows come in the order in which they end; those of one call are sorted by\n"
-"their first packet. Keys: those of a FlowSet, and first_packet.");
+"their first packet. Keys: those of a FlowSet, first_packet and "
+"packet_number (in the file, from 0).");
 
 static PyObject *
 reader_read(PyObject *op, PyObject *argument)

@@ -379,7 +379,7 @@ enum { N_EVIDENCE = 9 };
 
 struct inquiry {
     PyArrayObject *in[N_EVIDENCE]; /* in the order of the arguments */
-    PyArrayObject *count, *first;
+    PyArrayObject *count, *first, *broken;
 };
 
 static int
@@ -419,7 +419,8 @@ read_evidence(struct inquiry *q, PyObject *objects[N_EVIDENCE])
     npy_intp shape[2] = {flows, ND_RULE_COUNT};
     q->count = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
     q->first = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
-    return q->count == NULL || q->first == NULL ? -1 : 0;
+    q->broken = (PyArrayObject *)PyArray_ZEROS(1, &n, NPY_UINT64, 0);
+    return q->count == NULL || q->first == NULL || q->broken == NULL ? -1 : 0;
 }
 
 static void
@@ -442,6 +443,7 @@ validate_flow(const struct inquiry *q, size_t flow)
     memcpy(evidence.ends.address, addresses + flow * 32, 32);
     memcpy(evidence.ends.port, ports + flow * 2, sizeof evidence.ends.port);
     nd_violations_clear(&v);
+    v.broken = (uint64_t *)PyArray_DATA(q->broken) + from;
     nd_validate_flow(&evidence, &v);
     memcpy((int64_t *)PyArray_DATA(q->count) + flow * ND_RULE_COUNT,
            v.packets, sizeof v.packets);
@@ -469,17 +471,18 @@ repair_validate(PyObject *Py_UNUSED(module), PyObject *args,
     for (size_t f = 0; f < flows; f++)
         validate_flow(&q, f);
     Py_END_ALLOW_THREADS
-    result = Py_BuildValue("(OO)", q.count, q.first);
+    result = Py_BuildValue("(OOO)", q.count, q.first, q.broken);
 done:
     for (int i = 0; i < N_EVIDENCE; i++)
         Py_XDECREF(q.in[i]);
     Py_XDECREF(q.count);
     Py_XDECREF(q.first);
+    Py_XDECREF(q.broken);
     return result;
 }
 
 static PyObject *
-frames_dict(const struct nd_frames_told *told)
+frames_dict(const struct nd_frames_told *told, PyObject *wrong)
 {
     npy_intp shape = ND_RULE_COUNT;
     PyObject *count = PyArray_SimpleNew(1, &shape, NPY_INT64);
@@ -494,30 +497,53 @@ frames_dict(const struct nd_frames_told *told)
     memcpy(PyArray_DATA((PyArrayObject *)first), told->violations.first,
            sizeof told->violations.first);
     return Py_BuildValue(
-        "{sKsKsKsKsNsN}", "packets", (unsigned long long)told->packets,
+        "{sKsKsKsKsNsNsO}", "packets", (unsigned long long)told->packets,
         "right", (unsigned long long)told->states[ND_CHECKSUM_RIGHT],
         "blank", (unsigned long long)told->states[ND_CHECKSUM_BLANK],
         "unknown", (unsigned long long)told->states[ND_CHECKSUM_UNKNOWN],
-        "count", count, "first", first);
+        "count", count, "first", first, "wrong", wrong);
+}
+
+/* The frames of a capture; their numbers in an array of `room`. */
+static PyObject *
+judge_frames(const struct nd_module_state *state, const char *path,
+             npy_intp room, struct nd_frames_told *told)
+{
+    struct nd_error err;
+    enum nd_status status;
+    PyObject *wrong = PyArray_ZEROS(1, &room, NPY_INT64, 0);
+    if (wrong == NULL)
+        return NULL;
+    int64_t *numbers = PyArray_DATA((PyArrayObject *)wrong);
+    Py_BEGIN_ALLOW_THREADS
+    status = nd_validate_capture(path, numbers, (size_t)room, told, &err);
+    Py_END_ALLOW_THREADS
+    if (status == ND_OK)
+        return wrong;
+    Py_DECREF(wrong);
+    return nd_py_raise(state, &err);
 }
 
 static PyObject *
 repair_validate_packets(PyObject *module, PyObject *args)
 {
-    PyObject *path = NULL;
+    const struct nd_module_state *state = nd_py_state(module);
+    PyObject *path = NULL, *wrong, *result = NULL;
     struct nd_frames_told told;
-    struct nd_error err;
-    enum nd_status status;
     if (!PyArg_ParseTuple(args, "O&:validate_packets", PyUnicode_FSConverter,
                           &path))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = nd_validate_capture(PyBytes_AS_STRING(path), &told, &err);
-    Py_END_ALLOW_THREADS
+    wrong = judge_frames(state, PyBytes_AS_STRING(path), 0, &told);
+    if (wrong != NULL && told.states[ND_CHECKSUM_WRONG] > 0) {
+        Py_DECREF(wrong);
+        wrong = judge_frames(state, PyBytes_AS_STRING(path),
+                             (npy_intp)told.states[ND_CHECKSUM_WRONG], &told);
+    }
+    if (wrong != NULL)
+        result = frames_dict(&told, wrong);
+    Py_XDECREF(wrong);
     Py_DECREF(path);
-    if (status != ND_OK)
-        return nd_py_raise(nd_py_state(module), &err);
-    return frames_dict(&told);
+    return result;
 }
 
 PyDoc_STRVAR(repair_doc,
@@ -534,11 +560,13 @@ PyDoc_STRVAR(rules_doc,
 PyDoc_STRVAR(validate_doc,
 "validate(rows, offsets, timestamps, direction, addresses, ports, "
 "ip_version, protocol, known_payload)\n--\n\n"
-"Return for each flow and rule how many packets break it, and the first.");
+"Return for each flow and rule how many packets break it, and the first;\n"
+"and of each packet the rules that it breaks, a bit a rule.");
 
 PyDoc_STRVAR(validate_packets_doc,
 "validate_packets(path, /)\n--\n\n"
-"Hold the transport checksums of a capture against its bytes.");
+"Hold the transport checksums of a capture against its bytes; the key wrong\n"
+"has the numbers of the frames whose checksum is wrong.");
 
 PyMethodDef nd_py_repair_methods[] = {
     {"repair", (PyCFunction)(void (*)(void))repair_repair,

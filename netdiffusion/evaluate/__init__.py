@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netdiffusion._core import FormatError
+from netdiffusion.evaluate.critic import discriminator
+from netdiffusion.evaluate.dependence import measure_dependence
 from netdiffusion.evaluate.features import (
     flow_bits,
     flow_statistics,
     gaps,
     statistic_names,
 )
-from netdiffusion.evaluate.fidelity import measure_fidelity
+from netdiffusion.evaluate.fidelity import class_weights, measure_fidelity
+from netdiffusion.evaluate.membership import flow_losses, measure_membership
 from netdiffusion.evaluate.privacy import copies, nearest
 from netdiffusion.evaluate.report import Evaluation
+from netdiffusion.evaluate.rows import CanonicalFlows, measure_rows
+from netdiffusion.evaluate.sequence import measure_sequence
 from netdiffusion.evaluate.utility import (
     CLASSIFIERS,
     SHARES,
-    discriminator,
     measure_utility,
 )
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 
+if TYPE_CHECKING:
+    from netdiffusion.model import FlowDiffusion
+
 __all__ = [
+    "CanonicalFlows",
     "Evaluation",
+    "compare",
     "copies",
     "discriminator",
     "evaluate",
     "flow_bits",
+    "flow_losses",
     "flow_statistics",
+    "measure_dependence",
     "measure_fidelity",
+    "measure_membership",
+    "measure_rows",
+    "measure_sequence",
     "measure_utility",
     "nearest",
     "statistic_names",
@@ -44,6 +58,8 @@ def evaluate(
     synthetic: FlowSet,
     *,
     test: FlowSet | None = None,
+    drawn: CanonicalFlows | None = None,
+    model: FlowDiffusion | None = None,
     n_packets: int = 8,
     classifiers: Sequence[str] = CLASSIFIERS,
     shares: Sequence[int] = SHARES,
@@ -61,6 +77,12 @@ def evaluate(
     test : FlowSet, optional
         Real flows to test on, which the model has not seen. Default: 30 % of
         `real`; the model may know these, so the figures flatter it.
+    drawn : CanonicalFlows, optional
+        The synthetic flows before repair, ``CanonicalFlows(*model.sample_canonical(
+        ...))``: what the model itself gets right. Default: figures of single rows
+        are those of `synthetic`.
+    model : FlowDiffusion, optional
+        For the attack that looks at its losses.
     n_packets : int, default 8
         Packets of each flow that are compared and that classifiers see.
     classifiers : sequence of {"random_forest", "decision_tree", "svm"}
@@ -75,10 +97,11 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Dictionaries ``fidelity``, ``utility``, ``discriminator``, ``copies`` and
-        ``nearest``, described at `measure_fidelity`, `measure_utility`,
-        `discriminator`, `copies` and `nearest` of `netdiffusion.evaluate`;
-        ``table()`` shows them, ``save()`` writes a report.
+        Dictionaries ``fidelity`` (see `compare`), ``utility``, ``discriminator``,
+        ``rows``, ``copies``, ``nearest`` and ``membership``, described at
+        `measure_utility`, `discriminator`, `measure_rows`, `copies`, `nearest` and
+        `measure_membership` of `netdiffusion.evaluate`; ``table()`` shows them,
+        ``save()`` writes a report.
 
     Raises
     ------
@@ -120,17 +143,26 @@ def evaluate(
         "synthetic_flows": len(synthetic),
         "test_flows": len(held_out),
         "test": "given" if test is not None else "30 % of the real flows",
+        "rows": "repaired" if drawn is None else "as drawn",
         "layout": real.layout,
         "classifiers": list(classifiers),
     }
     training: Any = {"classifiers": classifiers, "shares": shares, "n_jobs": n_jobs}
+    rows = CanonicalFlows.of(synthetic) if drawn is None else drawn
     return Evaluation(
-        fidelity=measure_fidelity(real, synthetic, n_packets=n_packets)
-        | {"real_real": _floor(train, held_out, n_packets)},
+        fidelity=compare(real, synthetic, n_packets=n_packets)
+        | {
+            "real_real": _means(train, held_out, n_packets),
+            "halves": _means(*real.split(0.5, random_state=random_state), n_packets),
+        },
         utility=measure_utility(train, synthetic, held_out, **training, **options),
         discriminator=discriminator(held_out, synthetic, train, **options),
+        rows=measure_rows(train, rows, held_out),
         copies=copies(real, synthetic) | {"held_out": copies(train, held_out)},
         nearest=nearest(train, synthetic, held_out, **options),
+        membership=measure_membership(
+            train, held_out, synthetic, model=model, **options
+        ),
         about=about,
         curves={
             "packet length, bytes": (real.wire_length, synthetic.wire_length),
@@ -139,17 +171,51 @@ def evaluate(
     )
 
 
+def compare(real: FlowSet, synthetic: FlowSet, *, n_packets: int = 8) -> dict[str, Any]:
+    """Return all figures of fidelity.
+
+    Parameters
+    ----------
+    real, synthetic : FlowSet
+        Of one layout. Only classes of both count, and the synthetic flows are
+        weighted to the class shares of the real ones.
+    n_packets : int, default 8
+        Packets taken of a flow for figures of packets.
+
+    Returns
+    -------
+    dict
+        What `measure_fidelity` returns, ``flags`` and ``runs`` of
+        `measure_sequence` (whole flows), and ``dependence`` of
+        `measure_dependence`.
+    """
+    shared = sorted(set(real.counts) & set(synthetic.counts))
+    real, synthetic = real.select(shared), synthetic.select(shared)
+    weights = class_weights(synthetic, real.counts)
+    return {
+        **measure_fidelity(real, synthetic, n_packets=n_packets),
+        **measure_sequence(real, synthetic, weights),
+        "dependence": measure_dependence(real, synthetic, weights, n_packets=n_packets),
+    }
+
+
 def _split(real: FlowSet, seed: int) -> tuple[FlowSet, FlowSet]:
     """Keep 30 % of the real flows for tests."""
     return real.split(0.3, random_state=seed)
 
 
-def _floor(train: FlowSet, held_out: FlowSet, n_packets: int) -> dict[str, object]:
+def _means(a: FlowSet, b: FlowSet, n_packets: int) -> dict[str, object]:
     """Return the figures of two real sets, to read the synthetic ones by."""
-    if not set(train.counts) & set(held_out.counts):
+    if not set(a.counts) & set(b.counts):
         return {}
-    told = measure_fidelity(train, held_out, n_packets=n_packets)
-    return {name: told[name] for name in (*_MEANS, "emd")}
+    told = compare(a, b, n_packets=n_packets)
+    out = {name: told[name] for name in (*_MEANS, "emd", "flags", "runs")}
+    return out | {"dependence": _differences(told["dependence"])}
+
+
+def _differences(told: dict[str, Any]) -> dict[str, float]:
+    """Leave out the matrices."""
+    return {n: v for n, v in told.items() if n.startswith("mean_difference")}
 
 
 _MEANS = ("mean_jsd", "mean_tvd", "mean_hellinger")

@@ -155,8 +155,9 @@ def measure_fidelity(
         ``mean_jsd``, ``mean_tvd``, ``mean_hellinger`` over all cells;
         ``class_jsd``, mean JSD within each class; ``fields``, the three figures
         of each header field; ``emd`` of ``packet_length`` (bytes),
-        ``inter_arrival`` (seconds), ``log_inter_arrival`` (decades),
-        ``flow_packets`` and ``flow_duration`` (seconds).
+        ``inter_arrival`` (seconds), ``log_inter_arrival`` (decades), and of whole
+        flows ``flow_packets``, ``flow_bytes``, ``flow_duration`` (seconds) and
+        ``log_flow_duration`` (decades above 1 us).
     """
     shared = sorted(set(real.counts) & set(synthetic.counts))
     real, synthetic = real.select(shared), synthetic.select(shared)
@@ -174,14 +175,7 @@ def measure_fidelity(
         "class_jsd": {name: _class_jsd(a, b, name) for name in shared},
         "fields": _by_field(cells, real.layout),
         "emd": _distances(a, b, packet_weights)
-        | {
-            "flow_packets": earth_movers_distance(
-                real.n_packets, synthetic.n_packets, None, weights
-            ),
-            "flow_duration": earth_movers_distance(
-                real.durations, synthetic.durations, None, weights
-            ),
-        },
+        | _whole_flows(real, synthetic, weights),
     }
 
 
@@ -209,6 +203,31 @@ def _by_field(cells: Mapping[str, Array], layout: str) -> dict[str, dict[str, fl
     }
 
 
+def _whole_flows(a: FlowSet, b: FlowSet, weights: Array) -> dict[str, float]:
+    """Earth mover's distances of sizes and durations of flows."""
+    pairs = {
+        "flow_packets": (a.n_packets, b.n_packets),
+        "flow_bytes": (_sizes(a), _sizes(b)),
+        "flow_duration": (a.durations, b.durations),
+        "log_flow_duration": (_decades(a.durations), _decades(b.durations)),
+    }
+    return {
+        name: earth_movers_distance(x, y, None, weights)
+        for name, (x, y) in pairs.items()
+    }
+
+
+def _sizes(flows: FlowSet) -> Array:
+    """Bytes on the wire of each flow."""
+    total = np.concatenate([[0.0], np.cumsum(flows.wire_length, dtype=np.float64)])
+    return np.asarray(total[flows.offsets[1:]] - total[flows.offsets[:-1]])
+
+
+def _decades(seconds: Array) -> Array:
+    """Logarithm to base 10 of seconds, 1 us where less."""
+    return np.asarray(np.log10(np.maximum(seconds, 1e-6)))
+
+
 def _distances(a: FlowSet, b: FlowSet, weights: Array) -> dict[str, float]:
     """Earth mover's distances of what a packet has besides its header."""
     x, y = gaps(a), gaps(b)
@@ -216,11 +235,10 @@ def _distances(a: FlowSet, b: FlowSet, weights: Array) -> dict[str, float]:
     for mask, flows in zip(first, (a, b), strict=True):
         mask[flows.offsets[:-1][flows.n_packets > 0]] = True
     x, y, w = x[~first[0]], y[~first[1]], weights[~first[1]]
-    log_x, log_y = np.log10(np.maximum(x, 1e-6)), np.log10(np.maximum(y, 1e-6))
     return {
         "packet_length": earth_movers_distance(
             a.wire_length, b.wire_length, None, weights
         ),
         "inter_arrival": earth_movers_distance(x, y, None, w),
-        "log_inter_arrival": earth_movers_distance(log_x, log_y, None, w),
+        "log_inter_arrival": earth_movers_distance(_decades(x), _decades(y), None, w),
     }

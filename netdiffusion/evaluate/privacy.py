@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiffusion import _core
+from netdiffusion.evaluate.critic import draw_like
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 
 LONG = 5  # flows of more packets are counted apart: short ones are alike anyway
@@ -103,15 +104,23 @@ def nearest(
     Returns
     -------
     dict
-        ``median``, ``p5`` (5th percentile), ``memorised`` (share), and the same
-        of `held_out` under ``held_out``.
+        ``median``, ``mean``, ``p5`` (5th percentile), ``memorised`` (share), and the
+        same of `held_out` under ``held_out``; ``ratio``, the median by that of
+        `held_out`, whose class shares the synthetic flows are drawn in (the means
+        where that median is 0). Below 1 synthetic flows are nearer to the training
+        flows than new real ones are.
     """
     rng = np.random.default_rng(random_state)
-    base = _canonical(train, n_packets)
-    out = _distances(base, _canonical(_some(synthetic, max_flows, rng), n_packets))
-    if held_out is not None:
-        queries = _canonical(_some(held_out, max_flows, rng), n_packets)
-        out["held_out"] = _distances(base, queries)
+    base = canonical_lines(train, n_packets)
+    if held_out is None:
+        some = _some(synthetic, max_flows, rng)
+        return _distances(base, canonical_lines(some, n_packets))
+    queries = _some(held_out, max_flows, rng)
+    some = draw_like(synthetic, queries, min(max_flows, len(synthetic)), rng)
+    out = _distances(base, canonical_lines(some, n_packets))
+    theirs = out["held_out"] = _distances(base, canonical_lines(queries, n_packets))
+    middle = "median" if theirs["median"] else "mean"
+    out["ratio"] = out[middle] / theirs[middle] if theirs[middle] else None
     return out
 
 
@@ -147,8 +156,8 @@ def _some(flows: FlowSet, most: int, rng: np.random.Generator) -> FlowSet:
     return flows.select(np.sort(rng.choice(len(flows), most, replace=False)))
 
 
-def _canonical(flows: FlowSet, n_packets: int) -> npt.NDArray[np.int8]:
-    """Return padded canonical rows, shape (F, n_packets * 1104)."""
+def canonical_lines(flows: FlowSet, n_packets: int) -> npt.NDArray[np.int8]:
+    """Return padded canonical rows of the first packets, (F, n_packets * 1104)."""
     cut = flows.to_layout(DEFAULT_LAYOUT).head(n_packets)
     rows = cut.canonical()
     out = np.full((len(flows), n_packets, rows.shape[1]), -1, np.int8)
@@ -163,10 +172,11 @@ def _distances(
 ) -> dict[str, Any]:
     """Summarise distances to the nearest and second nearest line of `base`."""
     if not len(queries) or len(base) < 2:
-        return dict.fromkeys(("median", "p5", "memorised"), float("nan"))
+        return dict.fromkeys(("median", "mean", "p5", "memorised"), float("nan"))
     two = nearest_two(base, queries)
     return {
         "median": float(np.median(two[:, 0])),
+        "mean": float(np.mean(two[:, 0])),
         "p5": float(np.percentile(two[:, 0], 5)),
         "memorised": float(np.mean(two[:, 0] * 3 < two[:, 1])),
     }

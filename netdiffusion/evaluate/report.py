@@ -21,9 +21,19 @@ _WAYS = (
     ("trtr", "real -> real"),
     ("tstr", "synthetic -> real"),
     ("trts", "real -> synthetic"),
-    ("mixed", "real + synthetic -> real"),
+    ("tsts", "synthetic -> synthetic"),
+    ("mixed", "both -> real"),
 )
-_PARTS = ("about", "fidelity", "utility", "discriminator", "copies", "nearest")
+_PARTS = (
+    "about",
+    "fidelity",
+    "utility",
+    "discriminator",
+    "rows",
+    "copies",
+    "nearest",
+    "membership",
+)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
        padding: 0 1rem; color: #222; }
@@ -36,6 +46,19 @@ figure { margin: 1rem 0; } img { max-width: 100%; } figcaption { color: #555; }
 
 Line = tuple[str, ...]
 
+_FIDELITY = (
+    ("mean JSD, bits", "mean_jsd"),
+    ("mean TVD", "mean_tvd"),
+    ("mean Hellinger", "mean_hellinger"),
+    ("EMD of packet lengths, bytes", "emd", "packet_length"),
+    ("EMD of gaps, decades", "emd", "log_inter_arrival"),
+    ("EMD of flow durations, decades", "emd", "log_flow_duration"),
+    ("EMD of flow sizes, packets", "emd", "flow_packets"),
+    ("JSD of flag transitions, bits", "flags", "jsd"),
+    ("JSD of runs of one sender, bits", "runs", "jsd"),
+    ("mutual information, mean error", "dependence", "mean_difference"),
+)
+
 
 @dataclass(eq=False, repr=False)
 class Evaluation:
@@ -43,9 +66,9 @@ class Evaluation:
 
     Parameters
     ----------
-    fidelity, utility, discriminator, copies, nearest : dict
-        What `measure_fidelity`, `measure_utility`, `discriminator`, `copies` and
-        `nearest` of `netdiffusion.evaluate` return.
+    fidelity, utility, discriminator, rows, copies, nearest, membership : dict
+        What `compare`, `measure_utility`, `discriminator`, `measure_rows`, `copies`,
+        `nearest` and `membership` of `netdiffusion.evaluate` return.
     about : dict
         What was compared.
     curves : dict
@@ -55,8 +78,10 @@ class Evaluation:
     fidelity: dict[str, Any]
     utility: dict[str, Any]
     discriminator: dict[str, Any]
+    rows: dict[str, Any]
     copies: dict[str, Any]
     nearest: dict[str, Any]
+    membership: dict[str, Any]
     about: dict[str, Any]
     curves: dict[str, tuple[npt.ArrayLike, npt.ArrayLike]] = field(default_factory=dict)
 
@@ -83,6 +108,10 @@ class Evaluation:
         return [
             (self._title(), self._summary()),
             (f"Classifiers on {self.about['test_flows']} real flows", self._scores()),
+            (
+                "Classifiers on counts, lengths and times",
+                self._scores("statistics"),
+            ),
             ("F1 of each class", self._classes()),
         ]
 
@@ -95,43 +124,51 @@ class Evaluation:
         )
 
     def _summary(self) -> list[Line]:
-        """Return lines of (figure, synthetic, the same of real flows)."""
-        floor = self.fidelity.get("real_real", {})
-        lines: list[Line] = [("", "synthetic", "real")]
-        for name, key in (
-            ("mean JSD, bits", "mean_jsd"),
-            ("mean TVD", "mean_tvd"),
-            ("mean Hellinger", "mean_hellinger"),
+        """Return lines of (figure, synthetic, other real flows, halves of real)."""
+        told = self.fidelity
+        floors = told.get("real_real", {}), told.get("halves", {})
+        lines: list[Line] = [("", "synthetic", "test flows", "two halves")]
+        for name, *path in _FIDELITY:
+            shown = (_show(_at(part, path)) for part in (told, *floors))
+            lines.append((name, *shown))
+        for view in ("bits", "statistics"):
+            path = [view, "auc"]
+            critic = self.discriminator
+            real = (_at(critic, [who, *path]) for who in ("real_real", "halves"))
+            shown = (_show(auc) for auc in (_at(critic, path), *real))
+            lines.append((f"critic's AUC, {view}", *shown))
+        return lines + self._privacy()
+
+    def _privacy(self) -> list[Line]:
+        """Return the lines about rows, copies and attacks."""
+        lines: list[Line] = []
+        rows = f"rows {self.about['rows']}: "
+        for part, other, name, *path in (
+            (self.rows, "real", f"{rows}verbatim in real data", "verbatim"),
+            (self.rows, "real", f"{rows}new and broken", "novel_broken"),
+            (self.rows, "real", "TTL constant", "constant", "ttl", "share"),
+            (self.copies, "held_out", "copies of training flows", "share"),
+            (self.copies, "held_out", "  with times left out", "share_without_gaps"),
+            (self.copies, "held_out", "  of flows over 5 packets", "share_long"),
         ):
-            lines.append((name, _show(self.fidelity[key]), _show(floor.get(key))))
-        for name, key in (
-            ("EMD of packet lengths, bytes", "packet_length"),
-            ("EMD of gaps, decades", "log_inter_arrival"),
-        ):
-            theirs = floor.get("emd", {}).get(key)
-            lines.append((name, _show(self.fidelity["emd"][key]), _show(theirs)))
-        same = self.discriminator.get("real_real", {}).get("auc")
-        lines.append(("critic's AUC", _show(self.discriminator["auc"]), _show(same)))
-        for name, key in (
-            ("copies of training flows", "share"),
-            ("  with times left out", "share_without_gaps"),
-            ("  of flows over 5 packets", "share_long"),
-        ):
-            theirs = self.copies.get("held_out", {}).get(key)
-            lines.append((name, _percent(self.copies[key]), _percent(theirs)))
-        theirs = self.nearest.get("held_out", {}).get("median")
-        mine = self.nearest["median"]
-        lines.append(("cells from the nearest", _show(mine), _show(theirs)))
+            mine, theirs = _at(part, path), _at(part, [other, *path])
+            lines.append((name, _percent(mine), _percent(theirs), ""))
+        near, real = self.nearest["median"], _at(self.nearest, ["held_out", "median"])
+        lines.append(("cells from the nearest", _show(near), _show(real), ""))
+        for name, key in (("nearest", "nearest_auc"), ("loss", "loss_auc")):
+            auc = _show(self.membership.get(key))
+            lines.append((f"membership AUC, {name}", auc, "", ""))
         return lines
 
-    def _scores(self) -> list[Line]:
+    def _scores(self, kind: str = "bits") -> list[Line]:
         """Return lines of accuracy and macro-F1, a classifier each."""
-        if self.utility["trtr"]["accuracy"] is None:
+        told = self.utility["features"].get(kind, {})
+        if self.utility["trtr"]["accuracy"] is None or not told:
             return []
         lines: list[Line] = [("accuracy / macro-F1", *(name for _, name in _WAYS))]
-        for name, told in self.utility["classifiers"].items():
+        for name, figures in told.items():
             shown = (
-                f"{_show(told[way]['accuracy'])} / {_show(told[way]['macro_f1'])}"
+                f"{_show(figures[way]['accuracy'])} / {_show(figures[way]['macro_f1'])}"
                 for way, _ in _WAYS
             )
             lines.append((name.replace("_", " "), *shown))
@@ -150,7 +187,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return "".join(
             f"<h4>{escape(title)}</h4>{_html(lines)}"
-            for title, lines in self._tables()[:2]
+            for title, lines in self._tables()[:3]
             if lines
         )
 
@@ -234,6 +271,14 @@ class Evaluation:
             f"<h2>What tells them apart</h2>{_html(telling)}"
             f"<h2>Plots</h2>{figures}</html>\n"
         )
+
+
+def _at(told: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """Return a figure by its path of keys, None where there is none."""
+    value: Any = told
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _plain(value: Any) -> Any:

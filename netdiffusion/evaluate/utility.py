@@ -1,4 +1,4 @@
-"""What synthetic flows are worth to a classifier, and whether one can tell them.
+"""What synthetic flows are worth to a classifier.
 
 The classifiers are those of the NetDiffusion paper (Jiang et al., POMACS 8(1),
 2024): random forest, decision tree and support vector machine on the header bits
@@ -19,7 +19,8 @@ from netdiffusion.flows import FlowSet
 
 CLASSIFIERS = ("random_forest", "decision_tree", "svm")
 SHARES = (0, 25, 50, 75, 100)  # per cent synthetic of the mixing curve
-FOLDS = 5
+FEATURES = ("bits", "statistics")
+WAYS = ("trtr", "tstr", "trts", "tsts", "mixed")
 
 Labels = npt.NDArray[np.str_]
 Matrix = npt.NDArray[Any]
@@ -38,9 +39,11 @@ def classify(
 
     Parameters
     ----------
-    name : {"random_forest", "decision_tree", "svm"}
+    name : {"random_forest", "decision_tree", "svm", "svm_scaled"}
         scikit-learn's with its defaults: 100 trees; one tree; SVC with a linear
-        kernel and C = 1 (on bits far better than RBF with its defaults).
+        kernel and C = 1 (on bits far better than RBF with its defaults);
+        "svm_scaled" standardises each feature and keeps the RBF kernel, for
+        features that are no bits.
     x : ndarray, shape (F, D)
         Training flows.
     y : ndarray of str, shape (F,)
@@ -59,6 +62,8 @@ def classify(
     """
     if name == "svm":
         return _support_vectors(x, y, targets, random_state)
+    if name == "svm_scaled":
+        return _scaled_support_vectors(x, y, targets, random_state)
     if name == "random_forest":
         ensemble = require("sklearn.ensemble", extra="ml", who="evaluate")
         model = ensemble.RandomForestClassifier(
@@ -103,10 +108,12 @@ def measure_utility(
     n_packets: int = 8,
     classifiers: Sequence[str] = CLASSIFIERS,
     shares: Sequence[int] = SHARES,
+    kinds: Sequence[str] = FEATURES,
+    all_curves: bool = False,
     random_state: int = 0,
     n_jobs: int | None = None,
 ) -> dict[str, Any]:
-    """Train on real, synthetic and mixed flows and test on real ones.
+    """Train on real, synthetic and mixed flows and test on real and synthetic ones.
 
     Parameters
     ----------
@@ -114,13 +121,18 @@ def measure_utility(
         Real flows. Only classes that `train`, `synthetic` and `test` have count.
     synthetic : FlowSet
     n_packets : int, default 8
-        Packets whose header bits are the features.
+        Packets whose header bits, lengths and gaps are features.
     classifiers : sequence of str
         The first one also gives the main figures, the mixing curve and the
         figures of each class.
     shares : sequence of int
         Synthetic flows in the mixing curve, per cent. The size of each class
         stays that of `train`.
+    kinds : sequence of {"bits", "statistics"}
+        What classifiers see: `flow_bits`, `flow_statistics`. The first gives the
+        main figures.
+    all_curves : bool, default False
+        Mixing curves of all classifiers and kinds, not of the first alone.
     random_state : int, default 0
         Seed.
     n_jobs : int, optional
@@ -130,57 +142,97 @@ def measure_utility(
     -------
     dict
         ``trtr`` (train on real, test on real), ``tstr`` (synthetic, real), ``trts``
-        (real, synthetic) and ``mixed`` (all real and all synthetic, real), each
+        (real, synthetic), ``tsts`` (synthetic, other synthetic: a third of them is
+        kept for the test) and ``mixed`` (all real and all synthetic, real), each
         with ``accuracy`` and ``macro_f1``; ``mixed`` also with the ``curve``;
         ``tstr_trtr``, the ratio of the accuracies; ``classes``, F1 of each class;
-        ``classifiers``, the four figures of each classifier; ``confusion``.
-        All figures None if there are fewer than two classes.
+        ``classifiers``, these figures of each classifier; ``features``, of each
+        kind and classifier, with ``curve``; ``confusion``. All figures None if
+        there are fewer than two classes.
     """
     shared = sorted(set(train.counts) & set(synthetic.counts) & set(test.counts))
     if len(shared) < 2:
-        return _nothing(classifiers)
+        return _nothing(classifiers, kinds)
     sets = [s.select(shared) for s in (train, synthetic, test)]
-    x = [features.flow_bits(s, n_packets) for s in sets]
     y = [s.labels for s in sets]
-    told: dict[str, Any] = {}
-    predicted: dict[str, dict[str, Labels]] = {}
-    for name in classifiers:
-        predicted[name] = _predictions(name, x, y, random_state, n_jobs)
-        told[name] = {
-            way: score(y[1] if way == "trts" else y[2], labels)
-            for way, labels in predicted[name].items()
-        }
-    main = predicted[classifiers[0]]
-    out: dict[str, Any] = {way: dict(s) for way, s in told[classifiers[0]].items()}
-    out["mixed"]["curve"] = [
-        {"share": share, **_mix(classifiers[0], x, y, share, random_state, n_jobs)}
-        for share in shares
-    ]
+    told: dict[str, dict[str, Any]] = {}
+    main: dict[str, Labels] = {}
+    for kind in kinds:
+        x = [_features(kind, s, n_packets) for s in sets]
+        told[kind] = {}
+        for name in classifiers:
+            own = f"{name}_scaled" if (kind, name) == ("statistics", "svm") else name
+            predicted = _predictions(own, x, y, random_state, n_jobs)
+            first = not main
+            main = main or predicted
+            told[kind][name] = _scores(y, predicted, random_state)
+            told[kind][name]["curve"] = [
+                {"share": share, **_mix(own, x, y, share, random_state, n_jobs)}
+                for share in (shares if first or all_curves else ())
+            ]
+    return _summary(told, main, y, classifiers[0], kinds[0])
+
+
+def _features(kind: str, flows: FlowSet, n_packets: int) -> Matrix:
+    """Return what classifiers see of flows."""
+    if kind == "bits":
+        return features.flow_bits(flows, n_packets)
+    if kind == "statistics":
+        return features.flow_statistics(flows, n_packets)
+    raise ValueError(f"evaluate: no features are named {kind!r}: {FEATURES}.")
+
+
+def _summary(
+    told: dict[str, dict[str, Any]],
+    main: dict[str, Labels],
+    y: list[Labels],
+    name: str,
+    kind: str,
+) -> dict[str, Any]:
+    """Put the figures of the first kind and classifier in front."""
+    first = told[kind]
+    out: dict[str, Any] = {way: dict(first[name][way]) for way in WAYS}
+    out["mixed"]["curve"] = first[name]["curve"]
     out["tstr_trtr"] = _ratio(out["tstr"]["accuracy"], out["trtr"]["accuracy"])
     out["flows"] = {
         way: len(s) for way, s in zip(("train", "synthetic", "test"), y, strict=True)
     }
     out["classes"] = _per_class(y[2], main)
-    out["classifiers"] = told
+    out["classifiers"] = {
+        name: {way: figures[way] for way in WAYS} for name, figures in first.items()
+    }
+    out["features"] = told
     out["confusion"] = _confusion(y[2], main["tstr"])
     return out
 
 
-def _nothing(classifiers: Sequence[str]) -> dict[str, Any]:
+def _nothing(classifiers: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
     """Return the figures of sets that share no two classes."""
-    ways = ("trtr", "tstr", "trts", "mixed")
     blank = dict.fromkeys(("accuracy", "macro_f1"))
-    out: dict[str, Any] = {way: dict(blank) for way in ways}
+    out: dict[str, Any] = {way: dict(blank) for way in WAYS}
     out["mixed"]["curve"] = []
-    told = {name: {way: dict(blank) for way in ways} for name in classifiers}
+    told = {name: {way: dict(blank) for way in WAYS} for name in classifiers}
     return {
         **out,
         "tstr_trtr": None,
         "flows": {},
         "classes": {},
         "classifiers": told,
+        "features": {
+            kind: {name: {**told[name], "curve": []} for name in told} for kind in kinds
+        },
         "confusion": {"classes": [], "counts": []},
     }
+
+
+def _third(y: Labels, seed: int) -> npt.NDArray[np.bool_]:
+    """Mark a third of each class, at least one flow of two."""
+    rng = np.random.default_rng(seed)
+    kept = np.zeros(len(y), np.bool_)
+    for label in np.unique(y):
+        mine = rng.permutation(np.flatnonzero(y == label))
+        kept[mine[: len(mine) // 3 or len(mine) - 1]] = True
+    return kept
 
 
 def _predictions(
@@ -190,9 +242,20 @@ def _predictions(
     options: dict[str, Any] = {"random_state": seed, "n_jobs": n_jobs}
     trtr, trts = classify(name, x[0], y[0], [x[2], x[1]], **options)
     (tstr,) = classify(name, x[1], y[1], [x[2]], **options)
+    kept = _third(y[1], seed)
+    (tsts,) = classify(name, x[1][~kept], y[1][~kept], [x[1][kept]], **options)
     both, labels = np.concatenate(x[:2]), np.concatenate(y[:2])
     (mixed,) = classify(name, both, labels, [x[2]], **options)
-    return {"trtr": trtr, "tstr": tstr, "trts": trts, "mixed": mixed}
+    return {"trtr": trtr, "tstr": tstr, "trts": trts, "tsts": tsts, "mixed": mixed}
+
+
+def _scores(
+    y: list[Labels], predicted: Mapping[str, Labels], seed: int
+) -> dict[str, Any]:
+    """Score what `_predictions` returned."""
+    truth = dict.fromkeys(WAYS, y[2])
+    truth |= {"trts": y[1], "tsts": y[1][_third(y[1], seed)]}
+    return {way: score(truth[way], labels) for way, labels in predicted.items()}
 
 
 def _mix(
@@ -247,15 +310,36 @@ def _ratio(a: float, b: float) -> float | None:
 _SVM_FLOWS = 5000  # training flows of the SVM, whose memory grows with the square
 
 
+def _some_flows(x: Matrix, y: Labels, seed: int) -> tuple[Matrix, Labels]:
+    """Return at most `_SVM_FLOWS` flows."""
+    if len(x) > _SVM_FLOWS:
+        rng = np.random.default_rng(seed)
+        some = np.sort(rng.permutation(len(x))[:_SVM_FLOWS])
+        x, y = x[some], y[some]
+    return x, y
+
+
+def _scaled_support_vectors(
+    x: Matrix, y: Labels, targets: Sequence[Matrix], seed: int
+) -> list[Labels]:
+    """Train SVC with an RBF kernel on features of mean 0 and deviation 1."""
+    svm = require("sklearn.svm", extra="ml", who="evaluate")
+    pipeline = require("sklearn.pipeline", extra="ml", who="evaluate")
+    scaling = require("sklearn.preprocessing", extra="ml", who="evaluate")
+    x, y = _some_flows(x, y, seed)
+    if len(np.unique(y)) < 2:
+        return [np.full(len(target), y[0]) for target in targets]
+    model = pipeline.make_pipeline(scaling.StandardScaler(), svm.SVC(random_state=seed))
+    model.fit(x, y)
+    return [np.asarray(model.predict(target)) for target in targets]
+
+
 def _support_vectors(
     x: Matrix, y: Labels, targets: Sequence[Matrix], seed: int
 ) -> list[Labels]:
     """Train SVC on x x^T, which a matrix product makes; at most `_SVM_FLOWS`."""
     svm = require("sklearn.svm", extra="ml", who="evaluate")
-    if len(x) > _SVM_FLOWS:
-        rng = np.random.default_rng(seed)
-        some = np.sort(rng.permutation(len(x))[:_SVM_FLOWS])
-        x, y = x[some], y[some]
+    x, y = _some_flows(x, y, seed)
     if len(np.unique(y)) < 2:
         return [np.full(len(target), y[0]) for target in targets]
     varies = x.min(axis=0) < x.max(axis=0)
@@ -266,147 +350,3 @@ def _support_vectors(
         np.asarray(model.predict(target[:, varies].astype(np.float32) @ base.T))
         for target in targets
     ]
-
-
-def discriminator(
-    real: FlowSet,
-    synthetic: FlowSet,
-    other: FlowSet | None = None,
-    *,
-    n_packets: int = 8,
-    max_flows: int = 1000,
-    random_state: int = 0,
-) -> dict[str, Any]:
-    """Let gradient boosting tell synthetic from real flows.
-
-    A classifier two-sample test (Lopez-Paz and Oquab, ICLR 2017): the critic sees
-    header bytes, lengths and times of the first packets, is trained on four folds
-    and asked about the fifth. Flows with the same features are in one fold.
-
-    Parameters
-    ----------
-    real : FlowSet
-        Real flows, best ones that the model has not seen.
-    synthetic : FlowSet
-    other : FlowSet, optional
-        More real flows: they stand in for the synthetic ones to tell how far two
-        real sets are apart.
-    n_packets : int, default 8
-        Packets the critic sees.
-    max_flows : int, default 1000
-        Flows a side; each class has the same number on both sides.
-    random_state : int, default 0
-        Seed.
-
-    Returns
-    -------
-    dict
-        ``auc``: area under the ROC curve, 0.5 when nothing tells them apart (well
-        below 0.5 points to copies); ``flows`` a side; ``telling``: the features
-        that tell most by themselves, as (name, AUC); ``real_real`` with ``auc`` and
-        ``flows``, when `other` is given. AUC None with fewer than 10 flows.
-    """
-    out = _critic(real, synthetic, n_packets, max_flows, random_state)
-    if other is not None:
-        floor = _critic(real, other, n_packets, max_flows, random_state)
-        out["real_real"] = {name: floor[name] for name in ("auc", "flows")}
-    return out
-
-
-def critic_features(flows: FlowSet, n_packets: int) -> npt.NDArray[np.float32]:
-    """Return what the critic sees: header bytes and flow statistics."""
-    return np.concatenate(
-        [
-            features.header_bytes(flows.padded(n_packets)),
-            features.flow_statistics(flows, n_packets),
-        ],
-        axis=1,
-    )
-
-
-def out_of_fold_auc(a: Matrix, b: Matrix, *, random_state: int = 0) -> float | None:
-    """Return the AUC of a critic that tells lines of `b` from lines of `a`.
-
-    Parameters
-    ----------
-    a, b : ndarray of float32, shape (F, D) and (G, D)
-    random_state : int, default 0
-        Seed.
-
-    Returns
-    -------
-    float or None
-        None with fewer than 10 lines on a side.
-    """
-    if min(len(a), len(b)) < 2 * FOLDS:
-        return None
-    ensemble = require("sklearn.ensemble", extra="ml", who="evaluate")
-    selection = require("sklearn.model_selection", extra="ml", who="evaluate")
-    metrics = require("sklearn.metrics", extra="ml", who="evaluate")
-    pools = require("threadpoolctl", extra="ml", who="evaluate")
-    x = np.concatenate([a, b])
-    x = x[:, x.min(axis=0) < x.max(axis=0)]
-    if not x.shape[1]:
-        return 0.5
-    y = np.repeat([0, 1], [len(a), len(b)])
-    groups = np.unique(x, axis=0, return_inverse=True)[1].ravel()
-    folds = selection.StratifiedGroupKFold(
-        FOLDS, shuffle=True, random_state=random_state
-    )
-    told = np.full(len(y), 0.5)
-    for train, test in folds.split(x, y, groups):
-        model = ensemble.HistGradientBoostingClassifier(
-            max_iter=60, max_features=0.3, random_state=random_state
-        )
-        # small data: threads would wait for each other longer than they work
-        with pools.threadpool_limits(1):
-            if len(np.unique(y[train])) == 2 and len(test):
-                model.fit(x[train], y[train])
-                told[test] = model.predict_proba(x[test])[:, 1]
-    return float(metrics.roc_auc_score(y, told))
-
-
-def _critic(
-    a: FlowSet, b: FlowSet, n_packets: int, max_flows: int, seed: int
-) -> dict[str, Any]:
-    """Compare two sets, class by class the same number."""
-    a, b = _same_counts(a, b, max_flows, seed)
-    x, y = critic_features(a, n_packets), critic_features(b, n_packets)
-    names = features.header_byte_names(a.layout, n_packets)
-    names += features.statistic_names(n_packets)
-    auc = out_of_fold_auc(x, y, random_state=seed)
-    return {
-        "auc": auc,
-        "flows": len(a),
-        "telling": [] if auc is None else _telling(x, y, names),
-    }
-
-
-def _same_counts(
-    a: FlowSet, b: FlowSet, most: int, seed: int
-) -> tuple[FlowSet, FlowSet]:
-    """Draw flows so that each class is as often in both sets, `most` in all."""
-    rng = np.random.default_rng(seed)
-    low = {n: min(c, b.counts[n]) for n, c in a.counts.items() if n in b.counts}
-    scale = min(1.0, most / max(sum(low.values()), 1))
-    picked: tuple[list[int], list[int]] = ([], [])
-    for name, count in low.items():
-        wanted = max(round(count * scale), 1)
-        for flows, index in zip((a, b), picked, strict=True):
-            mine = np.flatnonzero(flows.labels == name)
-            index += rng.permutation(mine)[:wanted].tolist()
-    return a.select(sorted(picked[0])), b.select(sorted(picked[1]))
-
-
-def _telling(
-    a: Matrix, b: Matrix, names: Sequence[str], most: int = 8
-) -> list[tuple[str, float]]:
-    """Return the columns that tell `b` from `a` best by themselves, with AUC."""
-    stats = require("scipy.stats", extra="ml", who="evaluate")
-    x = np.concatenate([a, b])
-    varies = np.flatnonzero(x.min(axis=0) < x.max(axis=0))
-    ranks = stats.rankdata(x[:, varies], axis=0)
-    total = ranks[len(a) :].sum(axis=0) - len(b) * (len(b) + 1) / 2
-    auc = total / (len(a) * len(b))
-    order = np.argsort(-np.abs(auc - 0.5), kind="stable")[:most]
-    return [(names[varies[i]], float(auc[i])) for i in order]
