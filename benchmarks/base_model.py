@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import netdiffusion as nd
+from netdiffusion.training.config import TrainingConfig
 
 UNLICENSED = (
     "kvnallsn/cis667_finalproject",
@@ -56,6 +57,13 @@ def training_flows(data: Path) -> nd.FlowSet:
     return nd.FlowSet.concatenate([apps, nd.load_lab_flows("train")])
 
 
+def settings() -> TrainingConfig:
+    """Return the settings of the base model."""
+    return TrainingConfig(
+        max_packets=MAX_PACKETS, tokens=1536, learning_rate=1.5e-3, column_power=0.25
+    )
+
+
 def main() -> None:
     """Train, and write the model directory."""
     parser = argparse.ArgumentParser(
@@ -74,7 +82,7 @@ def main() -> None:
     first = int(os.environ.get("RANK", "0")) == 0
     if first:
         print(repr(flows))
-    model = nd.FlowDiffusion(max_packets=MAX_PACKETS, tokens=1024)
+    model = nd.FlowDiffusion(config=settings())
     checkpoint = given.output.with_name(f"{given.output.name}.checkpoint")
     model.fit(
         flows,

@@ -96,7 +96,7 @@ class FlowDiffusion:
         max_packets: int = 128,
         min_packets: int = 1,
         tokens: int = 2048,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         dropout: float = 0.0,
         balance: float = 0.6,
         config: TrainingConfig | None = None,

@@ -26,6 +26,7 @@ from netdiffusion.training.export import (  # noqa: E402
     write_model,
 )
 from netdiffusion.training.loop import Trainer  # noqa: E402
+from netdiffusion.training.muon import Matrix, Muon, orthogonal  # noqa: E402
 from netdiffusion.training.network import (  # noqa: E402
     NetworkShape,
     Places,
@@ -34,7 +35,14 @@ from netdiffusion.training.network import (  # noqa: E402
 )
 
 TINY = TrainingConfig(
-    width=64, blocks=2, heads=2, mlp=64, max_packets=12, tokens=128, warm_up=5
+    width=64,
+    blocks=2,
+    heads=2,
+    mlp=64,
+    max_packets=12,
+    tokens=128,
+    warm_up=5,
+    learning_rate=1.5e-2,
 )
 SAMPLER = {
     "sigmas": [20.0, 3.0, 0.5],
@@ -103,6 +111,68 @@ def test_batches_repeat_and_hold_like_lengths(flows: FlowSet) -> None:
         assert batch.lengths.min() * 1.15 >= batch.lengths.max() - 1
         assert batch.classes.max() <= len(data.names)
     assert data.lengths.max() <= TINY.max_packets
+
+
+def test_reveals_are_of_every_kind(flows: FlowSet) -> None:
+    """Whole fields, first packets and the rest; about half of the cells in all."""
+    data = TrainingSet(flows, TINY)
+    fields, options = data.columns.fields()
+    assert options.any() and not options.all()
+    shares, whole, first = [], 0, 0
+    for step in range(40):
+        batch = data.batch([0, step, 0])
+        held = data.reveal(batch, [0, step, 0])
+        assert np.array_equal(held, data.reveal(batch, [0, step, 0]))
+        for mine, length in zip(held, batch.lengths, strict=True):
+            shares.append(mine[:length].mean())
+            by_field = (mine[:1] == mine).all()
+            whole += by_field and 0 < len(np.unique(fields[mine[0]])) < 20
+            rows = mine.all(axis=1)
+            number = int(rows.sum())
+            first += mine.any() and rows[:number].all() and not mine[number:].any()
+    assert 0.3 < np.mean(shares) < 0.7
+    assert whole > 50 and first > 50
+
+
+def test_held_cells_cost_nothing_and_are_seen(flows: FlowSet) -> None:
+    """With all cells held the loss is 0; a held cell is not read from the noise."""
+    trainer = trained(flows, 3)
+    batch = trainer.data.batch([0, 0, 0])
+    held = torch.ones(batch.cells.shape)
+    dice = torch.Generator().manual_seed(0)
+    assert float(trainer._loss(batch, dice, True, held).detach()) == 0.0
+    places = Places.of(batch.lengths)
+    x = torch.randn((*held.shape[:2], 3, held.shape[2]))
+    estimate = torch.rand(x.shape)
+    classes, sigma = torch.from_numpy(batch.classes), torch.full((len(x),), 3.0)
+    with torch.no_grad():
+        one = trainer.network(x, estimate, places, classes, sigma, held)
+        two = trainer.network(x, None, places, classes, 1 + 0 * sigma, held)
+        free = trainer.network(x, estimate, places, classes, sigma)
+        cond = trainer.network.condition(places, classes, sigma)
+    assert cond.isfinite().all() and one.isfinite().all()
+    assert not torch.allclose(one, free) and not torch.equal(one, two)
+    token = trainer.network.embed(x, estimate, places, sigma, held)
+    again = trainer.network.embed(x, None, places, 1 + sigma, held)
+    assert torch.allclose(token, again, atol=1e-5)
+
+
+def test_muon_makes_matrices_orthogonal() -> None:
+    """Singular values become about 1; two processes share the matrices."""
+    torch.manual_seed(0)
+    for shape in ((8, 40), (40, 8), (16, 16)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert float(values.min()) > 0.3 and float(values.max()) < 1.3
+    matrices = [Matrix(0, (4, 6)), Matrix(24, (4, 4)), Matrix(40, (2, 3))]
+    weights, gradient = torch.zeros(46), torch.randn(46)
+    alone = Muon(weights, gradient, matrices, half=False)
+    alone.step(0.1)
+    assert float(weights.abs().min()) > 0
+    shares = [
+        Muon(weights, gradient, matrices, half=False, rank=r, world=2).mine
+        for r in (0, 1)
+    ]
+    assert sorted(m.start for part in shares for m in part) == [0, 24, 40]
 
 
 def test_short_flows_and_empty_sets_are_told(flows: FlowSet) -> None:
@@ -212,14 +282,22 @@ def test_checkpoints_of_other_runs_are_refused(flows: FlowSet, tmp_path: Path) -
 def test_engine_order_and_back() -> None:
     """Planes to pixels: index j * 3 + c on the axes of cells."""
     columns = 4
-    planes = np.arange(6 * columns, dtype=np.float32)[None]
-    pixels = to_engine({"in.weight": planes})["in.weight"]
+    planes = np.arange(7 * columns, dtype=np.float32)[None]
+    output = np.arange(3 * columns, dtype=np.float32)
+    tensors = {
+        "in.weight": planes,
+        "final.out.weight": output[:, None],
+        "final.out.bias": output,
+    }
+    pixels = to_engine(tensors)["in.weight"]
+    assert np.array_equal(pixels[0, 6 * columns :], planes[0, 6 * columns :])
     for half in range(2):
         for j in range(columns):
             for c in range(3):
                 place = half * 12 + j * 3 + c
                 assert pixels[0, place] == half * 12 + c * columns + j
-    assert np.array_equal(from_engine({"in.weight": pixels})["in.weight"], planes)
+    for name, value in from_engine(to_engine(tensors)).items():
+        assert np.array_equal(value, tensors[name])
 
 
 def test_a_run_can_start_from_a_model(flows: FlowSet, tmp_path: Path) -> None:
@@ -260,7 +338,7 @@ def test_engine_and_torch_agree(flows: FlowSet, tmp_path: Path) -> None:
             Places.of(np.full(3, n)),
             torch.from_numpy(classes.astype(np.int64)),
             torch.from_numpy(sigma),
-            trace,
+            trace=trace,
         )
     sizes = json.loads((tmp_path / "model" / "config.json").read_text())["network"]
     model = nd._core.Model(

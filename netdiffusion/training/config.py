@@ -45,6 +45,9 @@ class TrainingConfig:
         Share of flows whose class is hidden, so guidance can be used.
     self_condition : float
         Share of steps in which the network sees its own previous estimate.
+    reveal : float
+        Share of steps in which cells are given to the network, so that flows can
+        be drawn around held cells; 0 makes a network without this input.
     noise_mean, noise_spread : float
         Mean and standard deviation of ln(sigma).
     high_noise : float
@@ -68,13 +71,14 @@ class TrainingConfig:
     max_packets: int = 128
     min_packets: int = 1
     tokens: int = 2048
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warm_up: int = 100
     dropout: float = 0.0
     balance: float = 0.6
     length_balance: float = 0.4
     no_class: float = 0.1
     self_condition: float = 0.5
+    reveal: float = 0.5
     noise_mean: float = 0.5
     noise_spread: float = 1.4
     high_noise: float = 0.12

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from netdiffusion._core import Error
 from netdiffusion.flows import FlowSet
+from netdiffusion.layout import get_layout
 from netdiffusion.training.config import TrainingConfig
 
 __all__ = ["Batch", "Columns", "TrainingSet"]
@@ -20,6 +21,10 @@ __all__ = ["Batch", "Columns", "TrainingSet"]
 LENGTH_GROWTH = 1.15
 KNOWN_PORTS = 0.95  # share of a class's flows that makes its list of ports whole
 TRANSPORTS = {6: "tcp", 17: "udp"}
+LAYOUT = "netdiffusion-canonical"
+# Of the flows of a step that reveals: whole fields, which headers there are, the
+# first packets, some packets, some cells.
+REVEALS = (0.3, 0.1, 0.2, 0.2, 0.2)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,14 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.first_cell)
+
+    def fields(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Return the number of each column's field, and which are options; (C,)."""
+        fields = get_layout(LAYOUT).fields
+        starts = [field.first_cell for field in fields]
+        number = np.searchsorted(starts, self.first_cell, "right") - 1
+        options = np.array([field.name.endswith("_opt") for field in fields])
+        return number.astype(np.int64), options[number]
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,7 @@ class TrainingSet:
         self.names, self.labels = np.unique(flows.labels, return_inverse=True)
         self.labels = self.labels.astype(np.int64)
         self._ports, self._protocol = flows.ports[:, 1], flows.protocol
+        self._fields, self._options = self.columns.fields()
         self._prepare_draws()
 
     def _prepare_draws(self) -> None:
@@ -207,3 +221,26 @@ class TrainingSet:
         place = np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
         cells = self.cells[self.starts[flows][:, None] + place]
         return Batch(cells, lengths, classes)
+
+    def reveal(self, batch: Batch, seed: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Choose the cells of a batch that are given, shape (F, P, C).
+
+        Each flow has one kind of them, `REVEALS`, and a share of them that is
+        uniform in 0..1.
+        """
+        rng = np.random.default_rng(seed)
+        flows, packets, columns = batch.cells.shape
+        kind = rng.choice(len(REVEALS), (flows, 1, 1), p=REVEALS)
+        share = rng.random((flows, 1, 1), np.float32)
+        number = int(self._fields.max()) + 1
+        fields = rng.random((flows, 1, number), np.float32) < share
+        headers = (batch.cells == 2) & ~self._options
+        place = np.arange(packets)[:, None]
+        first = place < np.ceil(share * batch.lengths[:, None, None])
+        some = rng.random((flows, packets, 1), np.float32) < share
+        cells = rng.random((flows, packets, columns), np.float32) < share
+        kinds = (fields[:, :, self._fields], headers, first, some, cells)
+        out = np.zeros(batch.cells.shape, np.bool_)
+        for which, chosen in enumerate(kinds):
+            out |= (kind == which) & chosen
+        return out

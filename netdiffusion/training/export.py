@@ -17,7 +17,7 @@ from netdiffusion.training.loop import Pretrained, Trainer
 __all__ = ["read_pretrained", "write_model"]
 
 LAYOUT = "netdiffusion-canonical"
-PLANES = {"in.weight": (1, 6), "final.out.weight": (0, 3), "final.out.bias": (0, 3)}
+PIXELS = {"in.weight": (1, 2), "final.out.weight": (0, 1), "final.out.bias": (0, 1)}
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -45,7 +45,8 @@ def write_model(trainer: Trainer, directory: Path, sampler: dict[str, Any]) -> N
         "network": {
             name: getattr(shape, name)
             for name in ("columns", "width", "blocks", "heads", "mlp", "classes")
-        },
+        }
+        | ({"reveal": True} if shape.reveal else {}),
         "sampler": sampler,
         "max_packets": trainer.config.max_packets,
     }
@@ -72,24 +73,26 @@ def _write_json(path: Path, value: Any, indent: int | None = None) -> None:
 
 def to_engine(tensors: Tensors) -> Tensors:
     """Bring weights from planes (colour, column) to pixels (column, colour)."""
-    return {name: _swapped(name, value, True) for name, value in tensors.items()}
+    return _swapped(tensors, (3, -1))
 
 
 def from_engine(tensors: Tensors) -> Tensors:
     """Bring weights from pixels (column, colour) to planes (colour, column)."""
-    return {name: _swapped(name, value, False) for name, value in tensors.items()}
+    return _swapped(tensors, (-1, 3))
 
 
-def _swapped(name: str, value: npt.NDArray[Any], planes: bool) -> npt.NDArray[Any]:
-    """Exchange column and colour on the axis of the pixels."""
-    if name not in PLANES:
-        return value
-    axis, total = PLANES[name]
-    columns = value.shape[axis] // total
-    one = (3, columns) if planes else (columns, 3)
-    shape = (*value.shape[:axis], total // 3, *one, *value.shape[axis + 1 :])
-    turned = value.reshape(shape).swapaxes(axis + 1, axis + 2)
-    return np.asarray(turned.reshape(value.shape))
+def _swapped(tensors: Tensors, order: tuple[int, int]) -> Tensors:
+    """Exchange column and colour, which stand in this order, on axes of pixels."""
+    out, pixels = dict(tensors), len(tensors["final.out.bias"])
+    for name, (axis, images) in PIXELS.items():
+        value = tensors[name]
+        image, rest = np.split(value, [images * pixels], axis)
+        parts = image.reshape(
+            *value.shape[:axis], images, *order, *value.shape[axis + 1 :]
+        )
+        turned = parts.swapaxes(axis + 1, axis + 2).reshape(image.shape)
+        out[name] = np.concatenate([turned, rest], axis)
+    return out
 
 
 def read_pretrained(directory: Path) -> Pretrained:

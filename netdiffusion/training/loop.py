@@ -24,6 +24,7 @@ from tqdm import tqdm
 from netdiffusion._core import Error, FormatError
 from netdiffusion.training.config import TrainingConfig
 from netdiffusion.training.data import Batch, TrainingSet
+from netdiffusion.training.muon import Matrix, Muon
 from netdiffusion.training.network import (
     NetworkShape,
     Places,
@@ -40,6 +41,8 @@ _OTHER_SIZE = (
     "fit: the network to start from has another size; give the same width, blocks, "
     "heads and mlp."
 )
+# matrices whose lines are looked up, or that see few features
+EMBEDDINGS = ("classes.weight", "length.weight", "pos.weight", "noise.0.weight")
 HISTORY = ("step", "seconds", "loss", "learning_rate")
 
 
@@ -94,33 +97,59 @@ class Trainer:
             heads=config.heads,
             mlp=config.mlp,
             classes=len(data.names),
+            reveal=config.reveal > 0,
         )
         self.network = RowFormer(shape, config.dropout)
         self.network.set_marginals(data.counts())
         self.weights = torch.from_numpy(data.column_weights())
+        self._half = _use_bfloat16(config.precision)
         self._flatten()
-        self.optimizer = torch.optim.AdamW(
-            [self.flat], lr=0.0, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
-        self.average = self.flat.detach().clone()
+        self.average = self.flat.clone()
         self.step = 0
         self.seconds = 0.0
         self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
-        self._half = _use_bfloat16(config.precision)
 
     def _flatten(self) -> None:
-        """Make all parameters, and their gradients, views of one vector."""
-        parameters = list(self.network.parameters())
-        flat = torch.cat([p.detach().reshape(-1) for p in parameters])
-        gradient = torch.zeros_like(flat)
+        """Make all parameters, and their gradients, views of one vector.
+
+        The matrices of the layers come last: they are Muon's, the rest is AdamW's.
+        """
+        named = dict(self.network.named_parameters())
+        layers = [n for n, p in named.items() if p.ndim == 2 and n not in EMBEDDINGS]
+        names = [n for n in named if n not in layers] + layers
+        self.flat = torch.cat([named[n].detach().reshape(-1) for n in names])
+        self.gradient = torch.zeros_like(self.flat)
+        self._start: dict[str, int] = {}
         at = 0
-        for parameter in parameters:
-            size = parameter.numel()
-            parameter.data = flat[at : at + size].view_as(parameter)
-            parameter.grad = gradient[at : at + size].view_as(parameter)
+        for name in names:
+            parameter, size = named[name], named[name].numel()
+            parameter.data = self.flat[at : at + size].view_as(parameter)
+            parameter.grad = self.gradient[at : at + size].view_as(parameter)
+            self._start[name] = at
             at += size
-        self.flat = torch.nn.Parameter(flat)
-        self.flat.grad = self.gradient = gradient
+        split = self._start[layers[0]]
+        matrices = []
+        for name in layers:
+            rows, columns = named[name].shape
+            parts = 3 if name.endswith("qkv.weight") else 1
+            size = rows * columns // parts
+            first = self._start[name] - split
+            matrices += [
+                Matrix(first + i * size, (rows // parts, columns)) for i in range(parts)
+            ]
+        self.muon = Muon(
+            self.flat[split:],
+            self.gradient[split:],
+            matrices,
+            half=self._half,
+            rank=self.rank,
+            world=self.world,
+        )
+        self.others = torch.nn.Parameter(self.flat[:split])
+        self.others.grad = self.gradient[:split]
+        self.optimizer = torch.optim.AdamW(
+            [self.others], lr=0.0, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
 
     def adopt(self, other: Pretrained) -> int:
         """Start from the weights of another network, as far as they fit.
@@ -149,11 +178,12 @@ class Trainer:
         fits = torch.from_numpy(column.astype(np.int64))
         known = {name: k for k, name in enumerate(other.names)}
         rows = [known.get(name, -1) for name in self.data.names.tolist()]
+        columns = len(other.tensors["final.out.bias"]) // 3
         pick = {
-            "classes.weight": (torch.tensor([*rows, len(known)]), 0, 1),
-            "in.weight": (fits, 1, 6),
-            "final.out.weight": (fits, 0, 3),
-            "final.out.bias": (fits, 0, 3),
+            "classes.weight": (torch.tensor([*rows, len(known)]), 0, len(known) + 1),
+            "in.weight": (fits, 1, columns),
+            "final.out.weight": (fits, 0, columns),
+            "final.out.bias": (fits, 0, columns),
         }
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():
@@ -164,7 +194,7 @@ class Trainer:
                     parameter.copy_(theirs)
                 else:
                     raise Error(_OTHER_SIZE)
-        self.average.copy_(self.flat.detach())
+        self.average.copy_(self.flat)
         return int((column >= 0).sum())
 
     def run(
@@ -244,15 +274,19 @@ class Trainer:
         log.debug("step %d, %.0f s: loss %.4f, rate %.2e", *line)
 
     def _train_step(self, rate: float) -> float:
-        """Do one step of AdamW on one batch a process; return the loss."""
+        """Do one step on one batch a process; return the loss."""
         batch = self.data.batch([self.seed, self.step, self.rank])
         dice = torch.Generator().manual_seed(_mix(self.seed, self.step, self.rank))
         torch.manual_seed(_mix(self.seed, self.step, self.rank + (1 << 20)))
         shared = np.random.default_rng([self.seed, self.step])
         again = shared.random() < self.config.self_condition
+        held = None
+        if shared.random() < self.config.reveal:
+            place = [self.seed, self.step, self.rank + (1 << 21)]
+            held = torch.from_numpy(self.data.reveal(batch, place)).float()
         self.network.train()
         self.gradient.zero_()
-        loss = self._loss(batch, dice, again)
+        loss = self._loss(batch, dice, again, held)
         torch.autograd.backward(loss)
         if self.world > 1:
             dist.all_reduce(self.gradient)
@@ -263,6 +297,7 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = rate
         if math.isfinite(norm):
             self.optimizer.step()
+            self.muon.step(rate)
         self.step += 1
         self._follow()
         return float(loss.detach())
@@ -270,26 +305,31 @@ class Trainer:
     def _follow(self) -> None:
         """Move the average: beta = (1 - 1/t) ** (gamma + 1), EDM2 equation 14."""
         beta = (1 - 1 / self.step) ** (_gamma(self.config.ema) + 1)
-        self.average.lerp_(self.flat.detach(), 1 - beta)
+        self.average.lerp_(self.flat, 1 - beta)
 
-    def _loss(self, batch: Batch, dice: torch.Generator, again: bool) -> Tensor:
+    def _loss(
+        self, batch: Batch, dice: torch.Generator, again: bool, held: Tensor | None
+    ) -> Tensor:
         """Return the mean weighted cross-entropy of a cell, in nats."""
         cells = torch.from_numpy(batch.cells)
         target = torch.stack([cells == colour for colour in range(3)], 2).float()
         sigma = self.draw_sigma(len(batch.lengths), dice)
         noise = torch.randn(target.shape, generator=dice)
-        x = (2 * target - 1).addcmul_(noise, sigma[:, None, None, None])
         places = Places.of(batch.lengths)
+        weight = self.weights * (places.last >= 0).float()[:, :, None]
+        weight = weight / ((places.last >= 0).sum() * len(self.weights))
+        if held is not None:
+            noise.mul_(1 - held[:, :, None])
+            weight = weight * (1 - held)
+        x = (2 * target - 1).addcmul_(noise, sigma[:, None, None, None])
         classes = torch.from_numpy(batch.classes)
         estimate = None
         with self._mixed():
             if again:
                 with torch.no_grad():
-                    guess = self.network(x, None, places, classes, sigma)
+                    guess = self.network(x, None, places, classes, sigma, held)
                     estimate = guess.softmax(2).mul_(2).sub_(1)
-            logits = self.network(x, estimate, places, classes, sigma)
-        inside = (places.last >= 0).float()[:, :, None]
-        weight = self.weights * inside / (inside.sum() * len(self.weights))
+            logits = self.network(x, estimate, places, classes, sigma, held)
         return cross_entropy(logits, target, weight)
 
     def draw_sigma(self, count: int, dice: torch.Generator) -> Tensor:
@@ -310,12 +350,11 @@ class Trainer:
 
     def average_state(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the averaged weights by tensor name."""
-        out, at = {}, 0
+        out = {}
         for name, parameter in self.network.named_parameters():
-            size = parameter.numel()
-            part = self.average[at : at + size].view_as(parameter)
-            out[name] = part.numpy().copy()
-            at += size
+            first = self._start[name]
+            part = self.average[first : first + parameter.numel()]
+            out[name] = part.view_as(parameter).numpy().copy()
         return out
 
     def _identity(self) -> dict[str, Any]:
@@ -331,8 +370,12 @@ class Trainer:
         """Write a checkpoint: weights, average, optimizer and where the run is."""
         if self.rank > 0:
             return
-        kept = self.optimizer.state[self.flat]
-        tensors = {"weights": self.flat.detach(), "average": self.average}
+        kept = self.optimizer.state[self.others]
+        tensors = {
+            "weights": self.flat,
+            "average": self.average,
+            "momentum": self.muon.momentum,
+        }
         if kept:
             tensors["adam.first"] = kept["exp_avg"]
             tensors["adam.second"] = kept["exp_avg_sq"]
@@ -368,10 +411,11 @@ class Trainer:
         with torch.no_grad():
             self.flat.copy_(tensors["weights"])
         self.average.copy_(tensors["average"])
+        self.muon.momentum.copy_(tensors["momentum"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.history = state["history"]
         if "adam.first" in tensors:
-            self.optimizer.state[self.flat] = {
+            self.optimizer.state[self.others] = {
                 "step": torch.tensor(float(self.step)),
                 "exp_avg": tensors["adam.first"],
                 "exp_avg_sq": tensors["adam.second"],
@@ -379,18 +423,21 @@ class Trainer:
 
 
 def _copy_where_known(
-    mine: Tensor, theirs: Tensor, index: Tensor, axis: int, planes: int
+    mine: Tensor, theirs: Tensor, index: Tensor, axis: int, lines: int
 ) -> None:
-    """Copy lines of an axis that holds `planes` lines for each index.
+    """Copy lines of an axis by their index; the other axis has planes of `lines`.
 
     Lines whose index is -1 keep their value, but inputs that the other network
-    did not have start at zero.
+    did not have, reveal's too, start at zero.
     """
     mine, theirs = (x.movedim(axis, 0) for x in (mine, theirs))
-    mine, theirs = (x.view(planes, -1, *x.shape[1:]) for x in (mine, theirs))
-    mine[:, index >= 0] = theirs[:, index[index >= 0]]
+    mine = mine.view(-1, len(index), *mine.shape[1:])
+    theirs = theirs.view(-1, lines, *theirs.shape[1:])
+    shared = min(len(mine), len(theirs))
+    mine[:shared, index >= 0] = theirs[:shared, index[index >= 0]]
     if axis == 1:
         mine[:, index < 0] = 0.0
+        mine[shared:] = 0.0
 
 
 def _join_processes() -> tuple[int, int]:

@@ -43,6 +43,8 @@ class NetworkShape:
         Width inside the MLP, M.
     classes : int
         Number of classes, K; row K of the embedding is "no class".
+    reveal : bool
+        Whether the input says which cells are held: C more input columns.
     """
 
     columns: int
@@ -51,6 +53,7 @@ class NetworkShape:
     heads: int
     mlp: int
     classes: int
+    reveal: bool = False
 
     def check(self) -> None:
         """Raise ValueError for sizes that the engine cannot run."""
@@ -210,7 +213,8 @@ class RowFormer(nn.Module):
         shape.check()
         self.shape = shape
         width = shape.width
-        self.add_module("in", nn.Linear(6 * shape.columns, width))
+        planes = 7 if shape.reveal else 6
+        self.add_module("in", nn.Linear(planes * shape.columns, width))
         self.pos = nn.Linear(POSITION_FEATURES, width)
         self.noise = nn.Sequential(
             nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width)
@@ -256,15 +260,26 @@ class RowFormer(nn.Module):
         return result
 
     def embed(
-        self, x: Tensor, estimate: Tensor | None, places: Places, sigma: Tensor
+        self,
+        x: Tensor,
+        estimate: Tensor | None,
+        places: Places,
+        sigma: Tensor,
+        held: Tensor | None,
     ) -> Tensor:
         """Return the tokens before the first block, shape (F, P, D)."""
         layer: nn.Linear = self.get_submodule("in")  # type: ignore[assignment]
         scale = torch.rsqrt(1 + sigma * sigma)[:, None, None, None]
         half = 3 * self.shape.columns
+        if held is not None:
+            mask = held[:, :, None]
+            scale = scale + (1 - scale) * mask
+            estimate = x * mask if estimate is None else torch.lerp(estimate, x, mask)
         h = F.linear((x * scale).flatten(2), layer.weight[:, :half], layer.bias)
         if estimate is not None:
-            h = h + F.linear(estimate.flatten(2), layer.weight[:, half:])
+            h = h + F.linear(estimate.flatten(2), layer.weight[:, half : 2 * half])
+        if held is not None:
+            h = h + F.linear(held, layer.weight[:, 2 * half :])
         result: Tensor = h.float() + self.pos(position_features(places))
         return result
 
@@ -275,6 +290,7 @@ class RowFormer(nn.Module):
         places: Places,
         classes: Tensor,
         sigma: Tensor,
+        held: Tensor | None = None,
         trace: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Return the logits of every cell's value.
@@ -291,6 +307,9 @@ class RowFormer(nn.Module):
             Class of every flow; K for none.
         sigma : Tensor of float32, shape (F,)
             Noise level of every flow.
+        held : Tensor of float32, shape (F, P, C), optional
+            1 where a cell is given: `x` has its clean pixel there, and so has the
+            estimate. Only a network with ``reveal`` takes it.
         trace : dict, optional
             Is filled with the tokens after each stage.
 
@@ -301,7 +320,7 @@ class RowFormer(nn.Module):
         """
         cond = F.silu(self.condition(places, classes, sigma))
         mod, final = self.mod(cond).float(), self.final.mod(cond).float()
-        h = self.embed(x, estimate, places, sigma)
+        h = self.embed(x, estimate, places, sigma, held)
         stages = {"embed": h}
         angles = rotary(x.shape[1], self.shape.width // self.shape.heads // 2)
         for number, block in enumerate(self.blocks):
