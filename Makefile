@@ -23,7 +23,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_repair.py
 	$(BIN)/python benchmarks/bench_ops.py
 	$(BIN)/python benchmarks/bench_sample.py
-	$(BIN)/python benchmarks/bench_quality.py --lab
+	$(BIN)/python benchmarks/bench_quality.py --lab --quick
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""The parts of ``bench_quality.py``: data, sources of flows, figures, acceptance."""
