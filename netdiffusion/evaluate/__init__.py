@@ -164,10 +164,7 @@ def evaluate(
             train, held_out, synthetic, model=model, **options
         ),
         about=about,
-        curves={
-            "packet length, bytes": (real.wire_length, synthetic.wire_length),
-            "inter-arrival, seconds": (_waits(real), _waits(synthetic)),
-        },
+        curves=_curves(real, synthetic),
     )
 
 
@@ -202,6 +199,14 @@ def compare(real: FlowSet, synthetic: FlowSet, *, n_packets: int = 8) -> dict[st
 def _split(real: FlowSet, seed: int) -> tuple[FlowSet, FlowSet]:
     """Keep 30 % of the real flows for tests."""
     return real.split(0.3, random_state=seed)
+
+
+def _curves(real: FlowSet, synthetic: FlowSet) -> dict[str, Any]:
+    """Return the values whose distributions are drawn."""
+    return {
+        "packet length, bytes": (real.wire_length, synthetic.wire_length),
+        "inter-arrival, seconds": (_waits(real), _waits(synthetic)),
+    }
 
 
 def _means(a: FlowSet, b: FlowSet, n_packets: int) -> dict[str, object]:
