@@ -277,7 +277,7 @@ EVENTS: dict[str, Event] = {
     "This frame is a (suspected) out-of-order segment": is_unordered,
     "Previous segment(s) not captured (common at capture start)": is_gap,
     "ACKed segment that wasn't captured (common at capture start)": follows_peers_gap,
-    "Duplicate ACK (##)": is_duplicate,
+    "Duplicate ACK (#)": is_duplicate,
     "TCP Zero Window segment": is_window_zero,
     "TCP Zero Window Probe": has_probe,
     "ACK to a TCP Zero Window Probe": answers_probe,

@@ -34,6 +34,7 @@ from netdiffusion.repair import (
     repair_canonical,
     rules,
 )
+from netdiffusion.tools import Finding, Verdict
 from netdiffusion.validate import ValidationReport, Violation, validate
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "DeviceError",
     "Error",
     "Evaluation",
+    "Finding",
     "FlowDiffusion",
     "FlowOverSampler",
     "FlowSet",
@@ -57,6 +59,7 @@ __all__ = [
     "RepairReport",
     "Rule",
     "ValidationReport",
+    "Verdict",
     "Violation",
     "__version__",
     "balance_flows",

@@ -17,6 +17,8 @@ from netdiffusion.captures import SUFFIXES, CaptureWarning, find_captures
 from netdiffusion.files import written_whole
 from netdiffusion.payload import Payload, PayloadReport
 from netdiffusion.repair import Events
+from netdiffusion.tools import TOOLS
+from netdiffusion.validate import Per
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_UNREADABLE = 1, 2, 3
 EXIT_VIOLATION, EXIT_DEVICE, EXIT_INTERRUPTED = 4, 5, 130
@@ -33,6 +35,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            raise  # click ends quietly: the reader, such as head, has enough
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
@@ -390,17 +394,59 @@ def repair(
 
 @main.command()
 @click.argument("capture", type=click.Path(path_type=Path))
+@click.option(
+    "--tools",
+    metavar="NAME,...",
+    default="",
+    help=f"Others to ask: {', '.join(TOOLS)}; or all, for those installed.",
+)
+@click.option(
+    "--per",
+    type=click.Choice(get_args(Per)),
+    default="file",
+    show_default=True,
+    help="Also list each flow or packet of which something is said.",
+)
 @_json
 @click.pass_context
-def validate(ctx: click.Context, capture: Path, as_json: bool) -> None:
-    """Check every packet and flow of CAPTURE; exit 4 on a violation."""
-    told = nd.validate(capture)
+def validate(
+    ctx: click.Context, capture: Path, tools: str, per: Per, as_json: bool
+) -> None:
+    """Check every packet and flow of CAPTURE (or .npz); exit 4 on a violation."""
+    what = nd.FlowSet.load(capture) if capture.suffix == ".npz" else capture
+    names = "all" if tools == "all" else [name for name in tools.split(",") if name]
+    try:
+        told = nd.validate(what, tools=names)
+    except ValueError as why:
+        if isinstance(why, nd.Error):
+            raise
+        raise click.UsageError(str(why)) from None  # no tool has that name
     if as_json:
-        _print_json(told.to_dict())
+        _print_json(told.to_dict(per))
     else:
         click.echo(str(told))
+        _print_findings(told, per)
     if not told.ok:
         ctx.exit(EXIT_VIOLATION)
+
+
+def _print_findings(told: nd.ValidationReport, per: Per) -> None:
+    """Print a line for each flow or packet of which something is said."""
+    if per == "flow":
+        lines = [
+            (line["flow"], line["ends"], n, finding)
+            for line in told.by_flow()
+            for finding, n in line["findings"].items()
+        ]
+        _print_table(("flow", "ends", "packets", "finding"), lines)
+    elif per == "packet":
+        places = ("frame", "flow", "packet")
+        lines = [
+            (*(line.get(place, "") for place in places), finding)
+            for line in told.by_packet()
+            for finding in line["findings"]
+        ]
+        _print_table((*places, "finding"), lines)
 
 
 @main.command()

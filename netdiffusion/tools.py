@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netdiffusion import _core, endpoints
 from netdiffusion._core import Error
 
 SEVERITIES = ("note", "warning", "error")
@@ -83,6 +84,11 @@ class Verdict:
     findings: list[Finding] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
+    def renumbered(self, order: npt.NDArray[np.int64]) -> Verdict:
+        """Return the verdict with other numbers of packets, ``order[frame]``."""
+        again = [replace(f, frames=np.sort(order[f.frames])) for f in self.findings]
+        return replace(self, findings=again)
+
     @property
     def ok(self) -> bool:
         """Whether the tool found no error."""
@@ -123,7 +129,7 @@ class _Notes:
 
 def _plain(text: str) -> str:
     """Replace the numbers of a message, so that equal messages are equal."""
-    return re.sub(r"0x[0-9a-f]+|\d+", "#", text)
+    return re.sub(r"0x[0-9a-f]+|#?(?<![A-Za-z])\d+", "#", text)
 
 
 def _lines(*command: str) -> Iterator[str]:
@@ -380,8 +386,28 @@ def _scapy_segment(
 # ---- all of them
 
 
+def _conntrack(path: Path) -> Verdict:
+    """Let the kernel's connection tracker see the capture come through a wire."""
+    told = endpoints.replay(path)
+    cut = int(_core.validate_packets(path)["unknown"])
+    faults = [
+        ("error", "did not arrive", told.sent - told.arrived),
+        ("warning" if cut else "error", "is invalid", told.invalid),
+        (
+            "warning",
+            "is a fragment or not whole, so that it may be called invalid",
+            cut,
+        ),
+    ]
+    nobody = np.empty(0, np.int64)
+    found = [Finding("conntrack", how, text, n, nobody) for how, text, n in faults if n]
+    figures = {"tracked": told.tracked, "untracked": told.untracked}
+    known = f"Linux {os.uname().release}"
+    return Verdict("conntrack", known, told.arrived, found, figures)
+
+
 class _Tool(NamedTuple):
-    """How a tool is asked, what it needs, and where that comes from."""
+    """How a tool is asked, the programs it needs, and where they come from."""
 
     ask: Callable[[Path], Verdict]
     needs: tuple[str, ...]
@@ -396,25 +422,72 @@ _TOOLS = {
         _tcptrace, ("tcptrace", "tcpdump"), "apt-get install tcptrace tcpdump"
     ),
     "scapy": _Tool(_scapy, (), "pip install scapy"),
+    "conntrack": _Tool(
+        _conntrack,
+        endpoints.PROGRAMS,
+        "apt-get install iproute2 nftables tcpreplay, and be root",
+    ),
 }
 TOOLS = tuple(_TOOLS)
 
 
-def installed(tool: str) -> bool:
-    """Tell whether a tool of `TOOLS` is there."""
-    if tool == "scapy":
+def _tool(name: str) -> _Tool:
+    """Return a tool by its name."""
+    if name not in _TOOLS:
+        raise ValueError(
+            f"no tool is named {name!r}; known are {', '.join(TOOLS)}, all"
+        )
+    return _TOOLS[name]
+
+
+def installed(name: str) -> bool:
+    """Tell whether a tool of `TOOLS` can be asked here."""
+    if name == "scapy":
         return importlib.util.find_spec("scapy") is not None
-    return all(shutil.which(program) for program in _TOOLS[tool].needs)
+    if name == "conntrack":
+        return endpoints.missing() is None
+    return all(shutil.which(program) for program in _tool(name).needs)
 
 
-def ask(tool: str, path: str | os.PathLike[str]) -> Verdict:
-    """Ask one tool of `TOOLS` for its verdict of a capture.
+def how_to_install(name: str) -> str:
+    """Say how to install a tool of `TOOLS`."""
+    return _tool(name).install
+
+
+def check_installed(name: str) -> None:
+    """Raise unless a tool can be asked here.
 
     Raises
     ------
+    ValueError
+        No tool has that name.
+    Error
+        It is not installed; the message says how to.
+    """
+    if not installed(name):
+        raise Error(f"{name} is not installed: {how_to_install(name)}")
+
+
+def ask(name: str, path: str | os.PathLike[str]) -> Verdict:
+    """Ask one tool of `TOOLS` for its verdict of a capture.
+
+    Parameters
+    ----------
+    name : str
+        Of the tool.
+    path : path-like
+        A pcap or pcapng file.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    ValueError
+        No tool has that name.
     Error
         It is not installed, or it failed.
     """
-    if not installed(tool):
-        raise Error(f"{tool} is not installed: {_TOOLS[tool].install}")
-    return _TOOLS[tool].ask(Path(path))
+    check_installed(name)
+    return _tool(name).ask(Path(path))

@@ -216,7 +216,8 @@ def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
     told = nd.validate(path)
     assert not told.ok and told.checksums["wrong"] == 1
     assert [v.rule for v in told.violations] == ["checksum"]
-    assert told.violations[0].examples == [{"frame": 4}]
+    place = {"frame": 4, "flow": 0, "packet": 4}
+    assert told.violations[0].examples == [place]
     assert json.loads(json.dumps(told.to_dict()))["ok"] is False
     assert "RFC 9293" in str(told)
 
