@@ -326,7 +326,7 @@ def _scapy(path: Path) -> Verdict:
     packets = 0
     sums = dict.fromkeys(("right", "wrong", "unknown"), 0)
     with RawPcapReader(str(path)) as reader:
-        for packets, (frame, meta) in enumerate(reader, 1):
+        for packets, (frame, meta) in enumerate(_frames(reader), 1):
             whole = len(frame) >= meta.wirelen
             wrong = _scapy_wrong(frame) if whole else None
             state = "unknown" if wrong is None else "wrong" if wrong else "right"
@@ -335,6 +335,15 @@ def _scapy(path: Path) -> Verdict:
                 notes.add("error", f"{layer} checksum differs", packets - 1)
     known = version("scapy")
     return Verdict("scapy", known, packets, notes.findings(), {"checksums": sums})
+
+
+def _frames(reader: Any) -> Iterator[tuple[bytes, Any]]:
+    """Yield the frames of scapy's reader, which by itself cuts at 65,535 bytes."""
+    while True:
+        try:
+            yield reader._read_packet(size=1 << 20)
+        except EOFError:
+            return
 
 
 def _scapy_wrong(frame: bytes) -> list[str] | None:
