@@ -13,6 +13,7 @@ from netdiffusion.files import written_whole
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 from netdiffusion.manifest import Manifest
 from netdiffusion.payload import NOTHING, Payload, PayloadReport, flow_services
+from netdiffusion.readback import read_back
 
 OnError = Literal["raise", "warn", "skip"]
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -266,6 +267,7 @@ def write_capture(
     checksums: Literal["compute", "keep"] = "compute",
     payload: Payload = "zeros",
     seed: int = 0,
+    check: bool = False,
     overwrite: bool = False,
 ) -> PayloadReport:
     """Write flows as an Ethernet capture, packets of all flows in time order.
@@ -293,6 +295,10 @@ def write_capture(
     seed : int, default 0
         What is chance in a payload follows from it and the flow's ends and
         first time, whatever flows stand beside it.
+    check : bool, default False
+        Read the file back before it takes its name: every packet has to be
+        there with the headers, addresses and time that it was given, and right
+        checksums. The command line always does.
     overwrite : bool, default False
         Whether an existing file is replaced.
 
@@ -306,6 +312,8 @@ def write_capture(
     ------
     FormatError
         A row without an IP header.
+    Error
+        `check` found a packet that reads back otherwise; no file is left.
     FileExistsError
         `path` exists and `overwrite` is false.
     """
@@ -335,4 +343,12 @@ def write_capture(
             )
         finally:
             writer.close()
+        if check:
+            read_back(
+                flows,
+                scratch,
+                name=path,
+                resolution=1 if nanoseconds else 1000,
+                checksums=checksums == "compute",
+            )
     return PayloadReport(told if payload == "protocol" else {})

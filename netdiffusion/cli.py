@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+import numpy as np
 
 import netdiffusion as nd
 from netdiffusion.captures import SUFFIXES, CaptureWarning, find_captures
@@ -357,6 +358,7 @@ def sample(
     if png is not None:
         flows.to_png(png, overwrite=force)
     _say(f"{output}: {flows!r}{_short(written)}")
+    _hold(flows)
 
 
 @main.command()
@@ -390,6 +392,7 @@ def repair(
         with written_whole(report, overwrite=force) as scratch:
             scratch.write_text(json.dumps(whole, indent=2) + "\n")
     _say(f"{output}: {fixed!r}; {told}{_short(written)}")
+    _hold(fixed)
 
 
 @main.command()
@@ -510,6 +513,7 @@ def balance(
         ("class", "before", "after"),
         [(c, before.counts.get(c, 0), n) for c, n in after.counts.items()],
     )
+    _hold(after.select(np.flatnonzero(after.synthetic)))
 
 
 @main.command()
@@ -597,10 +601,18 @@ def _save(
     """Write a flow set or a capture, by suffix."""
     if path.suffix != ".npz":
         return nd.write_capture(
-            flows, path, payload=payload, seed=seed, overwrite=force
+            flows, path, payload=payload, seed=seed, check=True, overwrite=force
         )
     flows.save(path, overwrite=force)
     return PayloadReport({})
+
+
+def _hold(flows: nd.FlowSet) -> None:
+    """End with exit code 4 when flows that were made here break a rule."""
+    told = nd.validate(flows)
+    if not told.ok:
+        click.echo(str(told), err=True)
+        click.get_current_context().exit(EXIT_VIOLATION)
 
 
 def _short(written: PayloadReport) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from frames import (
 
 import netdiffusion as nd
 from netdiffusion import _core
+from netdiffusion.readback import read_back
 
 MOST = 262144
 FULL = "nprint-46tui"  # the layout that holds addresses
@@ -373,3 +375,84 @@ def test_lab_flows_read_back(tmp_path: Path) -> None:
     ours = flows.rows[np.argsort(flows.timestamps, kind="stable")]
     theirs = again.rows[np.argsort(again.timestamps, kind="stable")]
     assert sorted(map(bytes, ours)) == sorted(map(bytes, theirs))
+
+
+# ---- read back
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    """Lab flows of every class, in both forms, cut, and with messages."""
+    flows = nd.load_lab_flows().select(range(0, 1356, 9))
+    nd.write_capture(flows, tmp_path / "a.pcap", check=True)
+    nd.write_capture(flows, tmp_path / "b.pcapng", check=True, nanoseconds=False)
+    nd.write_capture(flows, tmp_path / "c.pcap", check=True, snap_length=130)
+    nd.write_capture(flows, tmp_path / "d.pcap", check=True, payload="protocol")
+    nd.write_capture(flows, tmp_path / "e.pcap", check=True, checksums="keep")
+
+
+def test_rows_that_no_reader_understands_are_not_written(tmp_path: Path) -> None:
+    """A data offset beyond the packet; no file is left, and one that stood stays."""
+    flows = nd.repair(nd.load_lab_flows().select(["lab_http"]).select([0, 1]))
+    place = nd.get_layout(flows.layout).slice("tcp_doff")
+    flows.rows[3, place] = 1
+    path = tmp_path / "bad.pcap"
+    path.write_text("stays")
+    with pytest.raises(nd.Error, match=r"bad.pcap: packet 3 of flow 0 \(lab_http\)"):
+        nd.write_capture(flows, path, check=True, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.pcap"]
+    assert path.read_text() == "stays"
+
+
+Change = Callable[[nd.FlowSet], None]
+
+
+def late(flows: nd.FlowSet) -> None:
+    """Move a packet by a nanosecond."""
+    flows.timestamps[3] += 1
+
+
+def elsewhere(flows: nd.FlowSet) -> None:
+    """Change the client's address."""
+    flows.addresses[0, 0, 3] ^= 1
+
+
+def flipped(flows: nd.FlowSet) -> None:
+    """Change the window of a packet."""
+    cell = nd.get_layout(flows.layout).slice("tcp_wsize").stop - 1
+    flows.rows[2, cell] = 1 - flows.rows[2, cell]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (late, "packet 3 of flow 0 .* at another time"),
+        (elsewhere, "packet 0 of flow 0 .* with other addresses"),
+        (flipped, "packet 2 of flow 0 .* with other headers"),
+    ],
+)
+def test_each_difference_is_told(change: Change, text: str, tmp_path: Path) -> None:
+    """A capture of flows that were changed since is not theirs."""
+    flows = nd.repair(nd.load_lab_flows().select(["lab_http"]).select([0]))
+    path = tmp_path / "out.pcap"
+    nd.write_capture(flows, path)
+    read_back(flows, path, name=path)
+    change(flows)
+    with pytest.raises(nd.Error, match=text):
+        read_back(flows, path, name=path)
+
+
+def test_wrong_checksums_and_other_counts_are_told(tmp_path: Path) -> None:
+    """A flipped payload byte, a packet too few and one too many."""
+    flows = nd.repair(nd.load_lab_flows().select(["lab_http"]).select([0, 1]))
+    path = tmp_path / "out.pcap"
+    nd.write_capture(flows, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(200)) + 100] ^= 1
+    (tmp_path / "flipped.pcap").write_bytes(data)
+    with pytest.raises(nd.Error, match="wrong checksum"):
+        read_back(flows, tmp_path / "flipped.pcap", name="flipped")
+    with pytest.raises(nd.Error, match="more packets than were written"):
+        read_back(flows.select([0]), path, name=path)
+    nd.write_capture(flows.select([0]), path, overwrite=True)
+    with pytest.raises(nd.Error, match=r"of flow 1 .* cannot be read back"):
+        read_back(flows, path, name=path)
