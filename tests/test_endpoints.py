@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from drawn import handshake, packet, repaired
+from drawn import handshake, noise, packet, repaired
 
 import netdiffusion as nd
 from netdiffusion import endpoints
@@ -38,6 +38,17 @@ def test_every_packet_of_lab_flows_arrives_and_none_is_invalid(tmp_path: Path) -
     told = sent(flows, tmp_path)
     assert told.sent == told.arrived == told.tracked == len(flows.rows)
     assert told.invalid == 0 and told.listed == []
+
+
+def test_every_packet_of_random_rows_arrives(tmp_path: Path) -> None:
+    """Repaired cells of no meaning, some hundred flows: the wire takes them all."""
+    sets = []
+    for seed in range(100):
+        cells, offsets = noise(seed)
+        sets.append(nd.repair_canonical(cells, offsets, "noise", seed=seed)[0])
+    flows = nd.FlowSet.concatenate(sets)
+    told = sent(flows, tmp_path)
+    assert told.sent == told.arrived == len(flows.rows)
 
 
 def test_the_tracker_finds_a_wrong_acknowledgement(tmp_path: Path) -> None:
