@@ -28,7 +28,35 @@
     X(MDNS, "mdns", nd_payload_dns, false, 14)                                \
     X(LLMNR, "llmnr", nd_payload_dns, false, 14)                              \
     X(TLS, "tls", nd_payload_tls, true, 6)                                    \
-    X(HTTP, "http", nd_payload_http, true, 1)
+    X(HTTP, "http", nd_payload_http, true, 1)                                 \
+    X(QUIC, "quic", nd_payload_quic, false, 1)                                \
+    X(RTP, "rtp", nd_payload_rtp, false, 1)                                   \
+    X(RTCP, "rtcp", nd_payload_rtcp, false, 1)                                \
+    X(STUN, "stun", nd_payload_stun, false, 4)                                \
+    X(SMTP, "smtp", nd_payload_text, false, 3)                                \
+    X(FTP, "ftp", nd_payload_text, false, 3)                                  \
+    X(POP3, "pop3", nd_payload_text, false, 3)                                \
+    X(IMAP, "imap", nd_payload_text, false, 3)                                \
+    X(SIP, "sip", nd_payload_text, false, 3)                                  \
+    X(SSDP, "ssdp", nd_payload_text, false, 3)                                \
+    X(SYSLOG, "syslog", nd_payload_text, false, 3)                            \
+    X(NATS, "nats", nd_payload_text, false, 3)                                \
+    X(XMPP, "xmpp", nd_payload_text, false, 1)                                \
+    X(REDIS, "redis", nd_payload_redis, false, 4)                             \
+    X(SSH, "ssh", nd_payload_ssh, false, 16)                                  \
+    X(SNMP, "snmp", nd_payload_snmp, false, 6)                                \
+    X(LDAP, "ldap", nd_payload_ldap, false, 7)                                \
+    X(KERBEROS, "kerberos", nd_payload_kerberos, false, 4)                    \
+    X(NTP, "ntp", nd_payload_ntp, false, 1)                                   \
+    X(DHCP, "dhcp", nd_payload_dhcp, false, 1)                                \
+    X(MQTT, "mqtt", nd_payload_mqtt, false, 2)                                \
+    X(MODBUS, "modbus", nd_payload_modbus, false, 8)                          \
+    X(RADIUS, "radius", nd_payload_radius, false, 1)                          \
+    X(NETBIOS, "netbios", nd_payload_netbios, false, 1)                       \
+    X(SMB, "smb", nd_payload_smb, false, 4)                                   \
+    X(RDP, "rdp", nd_payload_rdp, true, 6)                                    \
+    X(POSTGRESQL, "postgresql", nd_payload_postgresql, false, 1)              \
+    X(MYSQL, "mysql", nd_payload_mysql, false, 5)
 
 enum nd_service {
     ND_SERVICE_NONE,
@@ -69,7 +97,13 @@ struct nd_message {
 typedef bool nd_generator(const struct nd_message *message,
                           struct nd_pen *pen);
 
-nd_generator nd_payload_dns, nd_payload_http, nd_payload_tls;
+nd_generator nd_payload_dhcp, nd_payload_dns, nd_payload_http,
+    nd_payload_kerberos, nd_payload_ldap, nd_payload_modbus, nd_payload_mqtt,
+    nd_payload_mysql, nd_payload_netbios, nd_payload_ntp,
+    nd_payload_postgresql, nd_payload_quic, nd_payload_radius, nd_payload_rdp,
+    nd_payload_redis, nd_payload_rtcp, nd_payload_rtp, nd_payload_smb,
+    nd_payload_snmp, nd_payload_ssh, nd_payload_stun, nd_payload_text,
+    nd_payload_tls;
 
 struct nd_service_text {
     const char *name;
