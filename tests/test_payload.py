@@ -234,7 +234,7 @@ def test_no_length_is_malformed(service: str, tmp_path: Path) -> None:
     cycles = (
         [((i + speaks) % 2, size) for i, size in enumerate(sizes * 2)],
         [((i + speaks) % 2, size) for i, size in enumerate(sizes[::-1])],
-        [(i % 3 == speaks, size) for i, size in enumerate(sizes)],
+        [(speaks ^ (i % 3 > 0), size) for i, size in enumerate(sizes)],
     )
     flows = [
         conversation(
@@ -314,7 +314,7 @@ PORTS: dict[str, tuple[int, tuple[str, ...], int, int]] = {
     "postgresql": (5432, ("tcp",), 1, 0),
     "quic": (443, ("udp",), 21, 0),
     "radius": (1812, ("udp",), 1, 0),
-    "rdp": (3389, ("tcp",), 21, 0),
+    "rdp": (3389, ("tcp",), 48, 0),
     "redis": (6379, ("tcp",), 1, 0),
     "rtcp": (5005, ("udp",), 1, 0),
     "rtp": (5004, ("udp",), 1, 0),

@@ -17,6 +17,7 @@ struct item {
 #define CLOSE {IS_CLOSE, 0, 0, NULL}
 #define LEAF(tag, text) {IS_LEAF, tag, sizeof text - 1, text}
 #define NUMBER {IS_NUMBER, 2, 4, NULL} /* that of the request */
+#define ID {IS_NUMBER, 2, 1, NULL}
 #define STRETCH(tag) {IS_STRETCH, tag, 0, NULL}
 #define DONE {IS_END, 0, 0, NULL}
 
@@ -30,29 +31,31 @@ static const struct item snmp[2][16] = {
      LEAF(6, "\x2b\6\1\2\1\1\1\0"), STRETCH(4), CLOSE, CLOSE, CLOSE, CLOSE,
      DONE},
 };
-/* without a value, for what is shorter */
-static const struct item snmp_empty[2][11] = {
-    {OPEN(0x30), LEAF(2, "\1"), STRETCH(4), OPEN(0xa0), LEAF(2, "\1"),
-     LEAF(2, "\0"), LEAF(2, "\0"), LEAF(0x30, ""), CLOSE, CLOSE, DONE},
-    {OPEN(0x30), LEAF(2, "\1"), STRETCH(4), OPEN(0xa2), LEAF(2, "\1"),
-     LEAF(2, "\0"), LEAF(2, "\0"), LEAF(0x30, ""), CLOSE, CLOSE, DONE},
+/* with a shorter number and name, for what is shorter */
+static const struct item snmp_short[2][16] = {
+    {OPEN(0x30), LEAF(2, "\1"), LEAF(4, "public"), OPEN(0xa0), ID,
+     LEAF(2, "\0"), LEAF(2, "\0"), OPEN(0x30), OPEN(0x30), LEAF(6, "\x2b\6"),
+     STRETCH(4), CLOSE, CLOSE, CLOSE, CLOSE, DONE},
+    {OPEN(0x30), LEAF(2, "\1"), LEAF(4, "public"), OPEN(0xa2), ID,
+     LEAF(2, "\0"), LEAF(2, "\0"), OPEN(0x30), OPEN(0x30), LEAF(6, "\x2b\6"),
+     STRETCH(4), CLOSE, CLOSE, CLOSE, CLOSE, DONE},
 };
 
 static const struct item bind_request[] = {
-    OPEN(0x30), NUMBER, OPEN(0x60), LEAF(2, "\3"), STRETCH(4),
-    LEAF(0x80, "secret"), CLOSE, CLOSE, DONE};
+    OPEN(0x30), ID, OPEN(0x60), LEAF(2, "\3"), STRETCH(4), LEAF(0x80, ""),
+    CLOSE, CLOSE, DONE};
 static const struct item bind_response[] = {
-    OPEN(0x30), NUMBER, OPEN(0x61), LEAF(10, "\0"), LEAF(4, ""), STRETCH(4),
+    OPEN(0x30), ID, OPEN(0x61), LEAF(10, "\0"), LEAF(4, ""), STRETCH(4),
     CLOSE, CLOSE, DONE};
 static const struct item search_request[] = {
-    OPEN(0x30), NUMBER, OPEN(0x63), STRETCH(4), LEAF(10, "\2"),
+    OPEN(0x30), ID, OPEN(0x63), STRETCH(4), LEAF(10, "\2"),
     LEAF(10, "\0"), LEAF(2, "\0"), LEAF(2, "\0"), LEAF(1, "\0"),
     LEAF(0x87, "objectClass"), LEAF(0x30, ""), CLOSE, CLOSE, DONE};
 static const struct item search_entry[] = {
-    OPEN(0x30), NUMBER, OPEN(0x64), STRETCH(4), LEAF(0x30, ""), CLOSE, CLOSE,
+    OPEN(0x30), ID, OPEN(0x64), STRETCH(4), LEAF(0x30, ""), CLOSE, CLOSE,
     DONE};
 static const struct item search_done[] = {
-    OPEN(0x30), NUMBER, OPEN(0x65), LEAF(10, "\0"), LEAF(4, ""), STRETCH(4),
+    OPEN(0x30), ID, OPEN(0x65), LEAF(10, "\0"), LEAF(4, ""), STRETCH(4),
     CLOSE, CLOSE, DONE};
 
 static const struct item as_request[] = {
@@ -80,10 +83,16 @@ static const struct item krb_error[] = {
 
 enum { FOR_NUMBER = 96, SHORT = 127, MIDDLE = 255 };
 
-/* Bytes of a length in the form that all elements of a message share. */
+static size_t size_of(const struct item *item, size_t form, size_t stretch);
+
+/* Bytes of a length in the form that all elements of a message share. LDAP
+ * takes the longest where it fits, as Windows does. */
 static size_t
-form_of(size_t length)
+form_of(const struct item *items, size_t length)
 {
+    bool ldap = items[1].kind == IS_NUMBER && items[1].n == 1;
+    if (ldap && length >= size_of(items, 5, 0))
+        return 5;
     return length <= SHORT + 2 ? 1 : length <= MIDDLE + 3 ? 2
            : length <= 65535 ? 3 : 5;
 }
@@ -121,14 +130,14 @@ size_of(const struct item *item, size_t form, size_t stretch)
 static bool
 fits(const struct item *items, size_t length)
 {
-    return length >= size_of(items, form_of(length), 0);
+    return length >= size_of(items, form_of(items, length), 0);
 }
 
 static void
 put_items(struct nd_pen *pen, const struct item *item, size_t length,
           uint32_t number)
 {
-    size_t form = form_of(length);
+    size_t form = form_of(item, length);
     size_t stretch = length - size_of(item, form, 0);
     for (; item->kind != IS_END; item++) {
         if (item->kind == IS_CLOSE)
@@ -142,6 +151,8 @@ put_items(struct nd_pen *pen, const struct item *item, size_t length,
             nd_pen_u8(pen, item->n);
         if (item->kind == IS_STRETCH)
             nd_pen_letters(pen, stretch);
+        else if (item->kind == IS_NUMBER && item->n == 1)
+            nd_pen_u8(pen, 1 + number % 127);
         else if (item->kind == IS_NUMBER)
             nd_pen_u32(pen, number);
         else if (item->kind == IS_LEAF)
@@ -172,13 +183,12 @@ bool
 nd_payload_snmp(const struct nd_message *m, struct nd_pen *pen)
 {
     const struct item *items = snmp[m->direction];
-    bool whole = fits(items, m->length);
-    if (!whole)
-        items = snmp_empty[m->direction];
+    if (!fits(items, m->length))
+        items = snmp_short[m->direction];
     if (!fits(items, m->length))
         return put_begun(m, pen);
     put_items(pen, items, m->length, number_of(m));
-    return whole;
+    return true;
 }
 
 bool

@@ -6,16 +6,19 @@
 
 enum {
     SMB_HEADER = 64, TRANSFORM = 52, CONTEXT = 14, SESSION = 4,
-    REQUEST = SMB_HEADER + 40, RESPONSE = SMB_HEADER + 64
+    REQUEST = SMB_HEADER + 40, RESPONSE = SMB_HEADER + 64,
+    FAILURE = SESSION + SMB_HEADER + 8, OLD = SESSION + 32 + 3 + 3
 };
 
 /* Section 2.2.1.2; command 0 is NEGOTIATE. */
 static void
-put_smb_header(struct nd_pen *pen, bool server)
+put_smb_header(struct nd_pen *pen, bool server, uint32_t status)
 {
     nd_pen_text(pen, "\xfeSMB");
     nd_pen_le16(pen, SMB_HEADER);
-    nd_pen_repeat(pen, 0, 8);
+    nd_pen_le16(pen, 0);
+    nd_pen_le32(pen, status);
+    nd_pen_le16(pen, 0);
     nd_pen_le16(pen, 1); /* credit */
     nd_pen_le32(pen, server);
     nd_pen_repeat(pen, 0, 4 + 8 + 4 + 4 + 8 + 16);
@@ -38,7 +41,7 @@ put_context(struct nd_pen *pen)
 static void
 put_negotiate(struct nd_pen *pen, bool server)
 {
-    put_smb_header(pen, server);
+    put_smb_header(pen, server, 0);
     nd_pen_le16(pen, server ? 65 : 36);
     nd_pen_le16(pen, 1);
     nd_pen_le16(pen, server ? 0x0311 : 1);
@@ -80,6 +83,36 @@ put_transform(struct nd_pen *pen)
     nd_message_noise(pen);
 }
 
+/* Section 2.2.2: an error, whose data takes what is over. */
+static bool
+put_failure(struct nd_pen *pen)
+{
+    size_t data = nd_pen_room(pen) - FAILURE;
+    nd_pen_u8(pen, 0);
+    nd_pen_u24(pen, nd_pen_room(pen) - 3);
+    put_smb_header(pen, true, 0xc00000bb); /* not supported */
+    nd_pen_le16(pen, 9);
+    nd_pen_le16(pen, 0);
+    nd_pen_le32(pen, data);
+    nd_pen_noise(pen, nd_pen_room(pen));
+    return true;
+}
+
+/* MS-SMB2 section 3.2.4.2.2.1: a request of the older protocol. */
+static bool
+put_old(struct nd_pen *pen)
+{
+    nd_pen_u8(pen, 0);
+    nd_pen_u24(pen, nd_pen_room(pen) - 3);
+    nd_pen_text(pen, "\xffSMBr");
+    nd_pen_repeat(pen, 0, 27 + 1);
+    nd_pen_le16(pen, nd_pen_room(pen) - 2);
+    nd_pen_u8(pen, 2);
+    nd_pen_letters(pen, nd_pen_room(pen) - 1);
+    nd_pen_u8(pen, 0);
+    return true;
+}
+
 bool
 nd_payload_smb(const struct nd_message *m, struct nd_pen *pen)
 {
@@ -87,6 +120,8 @@ nd_payload_smb(const struct nd_message *m, struct nd_pen *pen)
     bool first = m->number == 0 && !m->talk->middle;
     size_t n = m->length, least = SESSION + CONTEXT +
                                   (server ? RESPONSE : REQUEST);
+    if (first && n < least && n >= (server ? FAILURE : OLD))
+        return server ? put_failure(pen) : put_old(pen);
     if (n < SESSION + TRANSFORM || (first && n < least)) {
         nd_pen_u32(pen, 0x85000000); /* keep-alive, RFC 1002 section 4.3.7 */
         if (n > SESSION)
@@ -115,11 +150,7 @@ put_connection(const struct nd_message *m, struct nd_pen *pen)
     size_t n = m->length, over = n - CONNECTION;
     bool named = !server && over > sizeof cookie + 1;
     if (n < CONNECTION || n > 254 + 4 || (over > 0 && !named)) {
-        nd_pen_u16(pen, 0x0300);
-        nd_pen_u16(pen, 0x7fff);
-        nd_pen_u16(pen, 0x02f0);
-        nd_pen_u8(pen, 0x80);
-        return false;
+        return nd_payload_tls(m, pen) && false;
     }
     nd_pen_u16(pen, 0x0300);
     nd_pen_u16(pen, n);
@@ -149,7 +180,7 @@ nd_payload_rdp(const struct nd_message *m, struct nd_pen *pen)
 
 /* ---- PostgreSQL, "Message Formats" ------------------------------------- */
 
-enum { POSTGRES_HEAD = 5, ROW = 11, READY = 6, AUTHENTICATED = 9, STATUS = 7 };
+enum { POSTGRES_HEAD = 5, ROW = 11, READY = 6, AUTHENTICATED = 9 };
 
 static void
 put_typed(struct nd_pen *pen, char type, size_t n)
@@ -194,14 +225,13 @@ put_postgres_answer(struct nd_pen *pen, size_t n, bool first)
         nd_pen_u8(pen, 'N');
         return true;
     }
-    if (first && n >= AUTHENTICATED + STATUS + READY) {
-        put_typed(pen, 'R', AUTHENTICATED);
-        nd_pen_u32(pen, 0);
-        n -= AUTHENTICATED + READY;
-        put_typed(pen, 'S', n);
-        nd_pen_letters(pen, n - STATUS);
-        nd_pen_u16(pen, 0);
-    } else if (n >= ROW + READY) {
+    if (first && n >= AUTHENTICATED) { /* GSSAPI goes on, or all is well */
+        put_typed(pen, 'R', n);
+        nd_pen_u32(pen, n == AUTHENTICATED ? 0 : 8);
+        nd_pen_noise(pen, n - AUTHENTICATED);
+        return true;
+    }
+    if (n >= ROW + READY) {
         put_row(pen, n - READY);
     } else if (n > POSTGRES_HEAD) {
         put_typed(pen, 'C', n);
@@ -243,15 +273,17 @@ nd_payload_postgresql(const struct nd_message *m, struct nd_pen *pen)
 /* ---- MySQL, client/server protocol ------------------------------------- */
 
 enum {
-    MYSQL_HEAD = 4, GREETING = 1 + 1 + 4 + 9 + 2 + 1 + 2 + 2 + 1 + 10 + 13 + 22,
-    LOGIN = 4 + 4 + 1 + 23 + 1 + 21 + 22, OK = 7
+    MYSQL_HEAD = 4, GREETING = 1 + 1 + 4 + 9 + 2 + 1 + 2 + 2 + 1 + 10 + 13,
+    LOGIN = 4 + 4 + 1 + 23 + 1 + 1, SECRET = 20, OK = 7
 };
 
 static void
 put_greeting(struct nd_pen *pen, size_t n)
 {
+    size_t version = n - GREETING;
     nd_pen_u8(pen, 10);
-    nd_pen_letters(pen, n - GREETING);
+    nd_pen_bytes(pen, "5.7.44-", version < 7 ? version : 7);
+    nd_pen_letters(pen, version < 7 ? 0 : version - 7);
     nd_pen_u8(pen, 0);
     nd_pen_le32(pen, 8);
     nd_pen_letters(pen, 8);
@@ -259,26 +291,25 @@ put_greeting(struct nd_pen *pen, size_t n)
     nd_pen_le16(pen, 0xa200);
     nd_pen_u8(pen, 33);
     nd_pen_le16(pen, 2);
-    nd_pen_le16(pen, 8);
-    nd_pen_u8(pen, 21);
+    nd_pen_le16(pen, 0);
+    nd_pen_u8(pen, 0);
     nd_pen_repeat(pen, 0, 10);
     nd_pen_letters(pen, 12);
     nd_pen_u8(pen, 0);
-    nd_pen_bytes(pen, "mysql_native_password", 22);
 }
 
 static void
 put_login(struct nd_pen *pen, size_t n)
 {
-    nd_pen_le32(pen, 0x0008a200);
+    size_t secret = n >= LOGIN + SECRET ? SECRET : 0;
+    nd_pen_le32(pen, 0xa200);
     nd_pen_le32(pen, 1 << 24);
     nd_pen_u8(pen, 33);
     nd_pen_repeat(pen, 0, 23);
-    nd_pen_letters(pen, n - LOGIN);
+    nd_pen_letters(pen, n - LOGIN - secret);
     nd_pen_u8(pen, 0);
-    nd_pen_u8(pen, 20);
-    nd_pen_noise(pen, 20);
-    nd_pen_bytes(pen, "mysql_native_password", 22);
+    nd_pen_u8(pen, (unsigned)secret);
+    nd_pen_noise(pen, secret);
 }
 
 bool
@@ -287,9 +318,11 @@ nd_payload_mysql(const struct nd_message *m, struct nd_pen *pen)
     bool server = m->direction != 0;
     bool first = m->number == 0 && !m->talk->middle;
     size_t n = m->length - MYSQL_HEAD;
-    if (!server && m->asked_length < MYSQL_HEAD + GREETING)
+    if (m->heard != (server ? 0 : 1) ||
+        (!server && m->asked_length < MYSQL_HEAD + GREETING))
         first = false; /* to whom should it log in? */
-    if (m->length <= MYSQL_HEAD || n > 0xffffff || (server && n < 4)) {
+    if (m->length <= MYSQL_HEAD || n > 0xffffff || (server && n < 4) ||
+        (!server && first && n < LOGIN)) {
         nd_pen_repeat(pen, 0xff, 3);
         return false;
     }

@@ -15,7 +15,7 @@ enum {
 
 static const char *const names[] = {
     "curve25519-sha256", "ssh-rsa", "aes128-ctr", "aes128-ctr",
-    "hmac-sha2-256", "hmac-sha2-256", "none", "none", "", ""};
+    "umac-64@openssh.com", "umac-64@openssh.com", "none", "none", "", ""};
 
 static void
 put_packet(struct nd_pen *pen, size_t n, unsigned type)

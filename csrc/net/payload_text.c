@@ -210,6 +210,11 @@ nd_payload_redis(const struct nd_message *m, struct nd_pen *pen)
         put_bulk(pen, n - (sizeof one - 1));
     } else if (n >= 40) {
         put_bulk(pen, n);
+    } else if (m->direction == 0 && n >= 4) { /* nothing asked for */
+        nd_pen_u8(pen, '*');
+        nd_pen_repeat(pen, '0', n - 3);
+        nd_pen_text(pen, END);
+        return false;
     } else if (n >= 3) {
         nd_pen_u8(pen, '+');
         nd_pen_letters(pen, n - 3);
