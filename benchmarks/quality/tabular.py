@@ -23,7 +23,7 @@ from .sources import Draw, Source, Unavailable, repaired
 
 PACKETS = 8  # packets of a flow that are columns
 KINDS = 48  # header kinds told apart of a packet's place; rarer ones are the commonest
-TRIES = 12  # rounds of drawing until each class has its flows
+ROUNDS = 2  # of drawing lines with the label asked for, before any label will do
 _NUMBERS = ("length", "gap")
 
 Rows = npt.NDArray[np.int8]
@@ -153,29 +153,30 @@ def tabular_source(name: str, epochs: int) -> Source:
 
     note = (
         f"{epochs} epochs on lines of {PACKETS} packets: header kind ("
-        f"{KINDS * PACKETS} commonest), length, gap; one model, class is a column"
+        f"{KINDS * PACKETS} commonest), length, gap; one model, class is a column; "
+        f"after {ROUNDS} rounds lines of another label than asked for are taken too"
     )
     return Source(name, make, note, {"epochs": epochs, "core": core_digest()})
 
 
 def _drawn(model: Any, name: str, counts: Mapping[str, int]) -> Any:
-    """Draw lines until each class has its flows, or the rounds are over."""
+    """Draw lines of each class; what still lacks is taken of those drawn for it."""
     import pandas as pd
 
-    parts = []
+    parts, spare = [], []
     lacks = dict(counts)
-    for _ in range(TRIES):
-        if not lacks:
-            break
-        if name == "CTGAN":
-            drawn = pd.concat([model.sample(n, "class", c) for c, n in lacks.items()])
-        else:
-            drawn = model.sample(2 * sum(counts.values()))
-        for c, group in drawn.groupby("class"):
-            if c in lacks:
-                parts.append(group.head(lacks[c]))
-                lacks[c] -= len(parts[-1])
+    for _ in range(ROUNDS):
+        for c, n in list(lacks.items()):
+            if name == "CTGAN":
+                drawn = model.sample(2 * n, "class", c)
+            else:
+                drawn = model.sample(2 * n)
+            right = drawn["class"] == c
+            parts.append(drawn[right].head(n))
+            spare.append(drawn[~right].assign(**{"class": c}))
+            lacks[c] = n - len(parts[-1])
         lacks = {c: n for c, n in lacks.items() if n > 0}
-    if not parts:
-        raise Unavailable(f"{name} drew no flow of a class asked for")
+    others = pd.concat(spare)
+    for c, n in lacks.items():
+        parts.append(others[others["class"] == c].head(n))
     return pd.concat(parts, ignore_index=True)
