@@ -8,7 +8,7 @@ what each means) on the same splits. The source "real" is the training flows
 themselves: the floor.
 
 Peers in the run: class marginals, a first-order Markov chain over rows, CTGAN and
-TVAE on packed fields (``pip install ctgan``), SMOTE, random over-sampling. Others:
+TVAE on packed fields (the bench extra), SMOTE, random over-sampling. Others:
 ``--peer NAME=DIR``, a directory of captures with a sub-directory a class.
 
 Seeds decide draws, halves, classifiers and critics. They are no training seeds:

@@ -245,7 +245,7 @@ def run_seed(
             "seed": seed,
         }
         out: dict[str, Any] = {}
-        for way in WAYS:
+        for way in args.ways.split(","):
             mine = settings | ({"epochs": args.epochs} if way == "CTGAN" else {})
             label = f"imbalance-{seed}-{way.replace(' ', '_')}"
             try:
@@ -325,6 +325,7 @@ def lines(seeds: list[dict[str, Any]], names: list[str]) -> list[Line]:
         best = max(others, key=lambda way: float(np.mean(others[way])))
         middle, half = common.mean(np.subtract(mine, others[best]).tolist())
         won += middle is not None and half is not None and middle - half > 0
+    there = [way for way in WAYS if way in seeds[0]]
     second = sorted(gains, key=lambda g: -float(np.mean(g)))[1]
     shares = [
         minority(s[ADAPTED], "random_forest", names, "all drawn")
@@ -334,7 +335,7 @@ def lines(seeds: list[dict[str, Any]], names: list[str]) -> list[Line]:
     slowest = max(s[ADAPTED]["seconds"] for s in seeds)
     told = [
         (texts[0], *common.mean(second.tolist()), 0.05, ""),
-        (texts[1], float(won), None, 2.0, ""),
+        (texts[1], float(won), None, 2.0, f"ways measured: {', '.join(there)}"),
         (texts[2], *common.mean(shares), 0.9, f"slowest adapting {slowest:.0f} s"),
     ]
     return [Line(t, f, h, b, True, note) for t, f, h, b, note in told]
@@ -424,6 +425,7 @@ def main() -> None:
     parser.add_argument("--minority", help="classes, with commas; default: by size")
     parser.add_argument("--classes", type=int, default=8, help="minority classes")
     parser.add_argument("--few", type=int, default=10)
+    parser.add_argument("--ways", default=",".join(WAYS), help="of balancing")
     parser.add_argument("--target", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=100, help="of CTGAN")
     parser.add_argument("--base", type=Path, help="a model without the minorities")

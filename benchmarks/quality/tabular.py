@@ -136,7 +136,7 @@ def tabular_source(name: str, epochs: int) -> Source:
             import ctgan
             import torch
         except ModuleNotFoundError as why:
-            raise Unavailable(f"{why}: pip install ctgan") from None
+            raise Unavailable(f"{why}: pip install 'netdiffusion[bench]'") from None
         start = time.perf_counter()
         if "model" not in trained:
             torch.manual_seed(0)
