@@ -26,7 +26,8 @@ conntrack the kernel's tracker, strict, behind a wire between two network
           without a beginning are counted apart
 
 It needs root for the last one, and the programs. ``--flows`` is the size of a set,
-``--json`` writes the figures with the first cases of each kind.
+``--payload`` what packets carry; ``--json`` writes the figures with the first cases
+of each kind.
 """
 
 from __future__ import annotations
@@ -38,19 +39,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 import netdiffusion as nd
 from netdiffusion import endpoints, tools
+from netdiffusion.payload import Payload
 
 FORM = nd.get_layout("netdiffusion-canonical")
 ROW = nd.get_layout("netdiffusion-1088")
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 AGAIN, GAP = 1, 2  # motion_seq
-PART, DUPLICATE = 1, 2  # motion_ack
+DUPLICATE = 2  # motion_ack
 CHUNK = 200_000_000  # bytes of a capture
 CASES = 20
 TCP = 6
@@ -61,23 +63,34 @@ Ints = npt.NDArray[np.int64]
 # ---- what is judged
 
 
-def from_model(n: int, seed: int, events: str) -> nd.FlowSet:
+class Cells(NamedTuple):
+    """Canonical rows of flows, before repair."""
+
+    cells: npt.NDArray[np.int8]
+    offsets: Ints
+    labels: npt.NDArray[np.str_]
+
+    def repaired(self, seed: int, events: str) -> nd.FlowSet:
+        """Return the flows that repair makes of them."""
+        options = nd.RepairOptions(events=events)  # type: ignore[arg-type]
+        return nd.repair_canonical(*self, seed=seed, options=options)[0]
+
+
+def from_model(n: int, seed: int) -> Cells:
     """Return n flows of the base model, as many of each class."""
     model = nd.FlowDiffusion.from_pretrained()
     names = list(model.classes_)
     counts = {c: n // len(names) + (i < n % len(names)) for i, c in enumerate(names)}
     counts = {c: count for c, count in counts.items() if count}
-    options = nd.RepairOptions(events=events)  # type: ignore[arg-type]
-    return model.sample(counts, seed=seed, options=options)
+    return Cells(*model.sample_canonical(counts, seed=seed))
 
 
-def from_noise(n: int, seed: int, events: str) -> nd.FlowSet:
-    """Return n repaired flows of random cells."""
+def from_noise(n: int, seed: int) -> Cells:
+    """Return n flows of uniformly random cells."""
     rng = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 65, n))]).astype(np.int64)
     cells = rng.integers(-1, 2, (int(offsets[-1]), FORM.cells), np.int8)
-    options = nd.RepairOptions(events=events)  # type: ignore[arg-type]
-    return nd.repair_canonical(cells, offsets, "random", seed=seed, options=options)[0]
+    return Cells(cells, offsets, np.full(n, "random"))
 
 
 def complete_lab(n: int) -> nd.FlowSet:
@@ -445,7 +458,7 @@ def chunks(flows: nd.FlowSet) -> Iterator[nd.FlowSet]:
         yield flows.select(np.flatnonzero(part == number))
 
 
-def judge(flows: nd.FlowSet) -> Tally:
+def judge(flows: nd.FlowSet, payload: Payload) -> Tally:
     """Write flows and ask everyone."""
     tally = Tally()
     tally.count("flows", len(flows))
@@ -455,7 +468,7 @@ def judge(flows: nd.FlowSet) -> Tally:
         drawn = Drawn(part)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, "flows.pcap")
-            nd.write_capture(part, path)
+            nd.write_capture(part, path, payload=payload)
             for ask in JUDGES:
                 start = time.perf_counter()
                 ask(tally, path, drawn)
@@ -496,17 +509,20 @@ def main() -> None:
     parser.add_argument("--flows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sets", default="model,random,lab")
+    parser.add_argument("--payload", choices=get_args(Payload), default="zeros")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
     tallies: dict[str, Tally] = {}
     for name in args.sets.split(","):
         if name == "lab":
-            tallies["lab"] = judge(complete_lab(args.flows))
+            tallies["lab"] = judge(complete_lab(args.flows), args.payload)
             continue
         make = from_model if name == "model" else from_noise
+        drawn = make(args.flows, args.seed)
         for events in ("keep", "quiet"):
-            flows = make(args.flows, args.seed, events)
-            tallies[f"{name} {events}"] = judge(flows)
+            tallies[f"{name} {events}"] = judge(
+                drawn.repaired(args.seed, events), args.payload
+            )
     print_counts(tallies)
     print_messages(tallies)
     if args.json:
