@@ -20,6 +20,7 @@ from netdiffusion.repair import rules
 
 FLOWS_AT_ONCE = 256
 EXAMPLES = 10
+SILENCE = 1001 * 10**9  # ns: a gap as long as rows can hold does not end a flow
 OWN = "netdiffusion"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
@@ -362,7 +363,9 @@ def _checksums(frames: dict[str, Any]) -> dict[str, int]:
 def _validate_capture(path: Path) -> ValidationReport:
     """Judge a capture: its flows by their headers, its frames by their bytes."""
     judged = _Judged()
-    reader = _core.CaptureReader(path, on_error="skip", max_packets=1 << 20)
+    reader = _core.CaptureReader(
+        path, on_error="skip", max_packets=1 << 20, idle_timeout=SILENCE
+    )
     for arrays in _batches(reader):
         judged.add(FlowSet.from_arrays(arrays, ""), arrays["packet_number"])
     frames = _core.validate_packets(path)
@@ -406,7 +409,8 @@ def validate(
     packets that were lost on the way to it, segments that the network card
     merged. So numbers are held against each other only where both ends were
     seen from their SYN on. Transport checksums are verified where the whole
-    packet was captured, and for synthetic flows of a flow set.
+    packet was captured, and for synthetic flows of a flow set. Up to 1,001
+    seconds of silence do not end a flow here.
 
     Parameters
     ----------

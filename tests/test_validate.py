@@ -206,6 +206,14 @@ def test_a_written_capture_passes(tmp_path: Path) -> None:
     assert "no rule is broken" in str(told)
 
 
+def test_silence_does_not_end_a_flow(tmp_path: Path) -> None:
+    """Rows hold gaps of up to 1,000 s; a part of a flow would break other rules."""
+    rows = [*handshake(), packet(size=5, gap=900 * 10**9), packet(server=True)]
+    nd.write_capture(repaired(rows)[0], tmp_path / "out.pcap")
+    told = nd.validate(tmp_path / "out.pcap")
+    assert told.ok and (told.flows, told.packets) == (1, 5)
+
+
 def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
     """The last byte of the file's only large payload."""
     path = written(tmp_path)
