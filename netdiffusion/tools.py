@@ -197,9 +197,9 @@ def _tshark(path: Path) -> Verdict:
 
 _TCPDUMP_ERRORS = re.compile(
     r"bad cksum|incorrect ->|bad udp cksum|bad icmp cksum|wrong icmp cksum|bad-len|"
-    r"bad hdr length|wrong length|bad length|truncated-ip6?|invalid",
+    r"bad hdr length|wrong length|bad length|truncated-ip6?",
 )
-_TCPDUMP_UNREAD = re.compile(r"\[\|\w+\]")
+_TCPDUMP_UNREAD = re.compile(r"\[\|\w+\]|\(invalid\)")
 
 
 def _tcpdump(path: Path) -> Verdict:
@@ -315,6 +315,7 @@ def _tcptrace(path: Path) -> Verdict:
 
 _ETHERNET = 14
 _CHECKSUM_AT = {1: 2, 6: 16, 17: 6, 58: 2}
+_EXTENSIONS = (0, 60)  # hop-by-hop and destination options
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
 
 
@@ -363,7 +364,10 @@ def _scapy_wrong(frame: bytes) -> list[str] | None:
         return _scapy_segment(head, head.proto, packet[size : head.len], wrong)
     if kind == b"\x86\xdd":
         head = IPv6(packet[:40])
-        return _scapy_segment(head, head.nh, packet[40 : 40 + head.plen], [])
+        protocol, segment = head.nh, packet[40 : 40 + head.plen]
+        while protocol in _EXTENSIONS and len(segment) >= 8:
+            protocol, segment = segment[0], segment[8 * segment[1] + 8 :]
+        return _scapy_segment(head, protocol, segment, [])
     return None
 
 
