@@ -18,6 +18,7 @@ from netdiffusion.captures import (
     read_flows,
     write_capture,
 )
+from netdiffusion.control import Control
 from netdiffusion.datasets import load_lab_flows
 from netdiffusion.evaluate import Evaluation, evaluate
 from netdiffusion.flows import FlowSet
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CaptureError",
     "CaptureWarning",
+    "Control",
     "DeviceError",
     "Error",
     "Evaluation",

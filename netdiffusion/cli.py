@@ -314,6 +314,41 @@ def _counts(
     return wanted
 
 
+def _control(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> dict[str, Any]:
+    """Turn ``FIELD=VALUE`` words into what `nd.Control` takes."""
+    fields: dict[str, Any] = {}
+    for value in values:
+        name, _, text = value.partition("=")
+        if not name or not text:
+            raise click.BadParameter(
+                f"{value!r} is not of the form FIELD=VALUE, such as server_port=443"
+            )
+        words = text.split(",")
+        if all(":" in word for word in words):
+            sides = (word.partition(":") for word in words)
+            fields[name] = {side: _number(one) for side, _, one in sides}
+        else:
+            fields[name] = [_number(w) for w in words] if words[1:] else _number(text)
+    return fields
+
+
+def _number(text: str) -> int | float | str | bytes:
+    """Return the number that a word is; ``hex=`` gives bytes; else the word."""
+    if text.startswith("hex="):
+        try:
+            return bytes.fromhex(text[4:])
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not hexadecimal") from None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
 @main.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -330,6 +365,20 @@ def _counts(
 @click.option("--steps", type=int, help="Denoising steps. Default: the model's.")
 @_device_option
 @click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
+@click.option(
+    "--control",
+    "fields",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    callback=_control,
+    help="Hold a field in all packets: transport=udp, server_port=443, "
+    "ttl=client:64,server:128, direction=0,1,0. Repeatable.",
+)
+@click.option(
+    "--skeleton",
+    type=click.Path(path_type=Path),
+    help="Flow set whose lengths, directions, times and headers are held.",
+)
 @_events("quiet")
 @_payload_option
 def sample(
@@ -340,18 +389,27 @@ def sample(
     png: Path | None,
     events: Events,
     payload: Payload,
+    fields: dict[str, Any],
+    skeleton: Path | None,
     **options: Any,
 ) -> None:
     """Draw flows of classes from MODEL and write OUT.pcap, .pcapng or .npz."""
     _check_output(output, force, payload=payload)
     _check_pictures(png, force)
     drawer = nd.FlowDiffusion.from_pretrained(model)
+    outline = None if skeleton is None else _load(skeleton)
     try:
         flows = drawer.sample(
-            counts, options=nd.RepairOptions(events=events), **options
+            counts,
+            control=nd.Control(fields, outline) if fields or skeleton else None,
+            options=nd.RepairOptions(events=events),
+            **options,
         )
-    except nd.Error as why:
-        if set(counts) <= set(drawer.classes_):
+    except (nd.Error, ValueError) as why:
+        usage = str(why).startswith("control:") or not set(counts) <= set(
+            drawer.classes_
+        )
+        if not usage:
             raise
         raise click.UsageError(str(why)) from None
     written = _save(flows, output, force, payload, options["seed"])

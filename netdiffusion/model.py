@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from netdiffusion import _core
 from netdiffusion._core import Error, FormatError
+from netdiffusion.control import HOLDS, Control, Value
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
 from netdiffusion.repair import RepairOptions
@@ -443,6 +444,8 @@ class FlowDiffusion:
         steps: int | None = None,
         device: str = "auto",
         lengths: int | Mapping[str, int] | None = None,
+        control: Mapping[str, Value] | FlowSet | Control | None = None,
+        hold: Sequence[str] = HOLDS,
         repair: bool = True,
         options: RepairOptions | None = None,
         temperature: float | None = None,
@@ -470,6 +473,14 @@ class FlowDiffusion:
         lengths : int or mapping of str to int, optional
             Packets of each flow, for all classes or by class. Default: drawn as in
             the training flows of the class.
+        control : mapping, FlowSet or Control, optional
+            What every flow holds: fields by name, such as ``{"transport": "udp",
+            "server_port": 443, "ttl": 64}``, or flows whose outline is taken over;
+            see `Control`. Drawn flows have every held cell; ``meta["control"]``
+            tells what repair had to change because the protocols ask for it.
+        hold : sequence of str
+            What is held of flows given as `control`: of ``"length"``,
+            ``"direction"``, ``"time"`` and ``"headers"``. Default: all.
         repair : bool, default True
             Make the flows obey the protocols. False gives the rows as drawn, with
             ports, sequence numbers and checksums zero.
@@ -494,6 +505,9 @@ class FlowDiffusion:
         ------
         Error
             A class that the model does not know, or a model without training.
+        ValueError
+            A control that does not exist, contradicts itself, or that the model's
+            columns cannot express.
         DeviceError
             The device does not exist.
         """
@@ -505,11 +519,11 @@ class FlowDiffusion:
             temperature=temperature,
             guidance=guidance,
             threads=threads,
+            lengths=lengths,
+            control=Control.of(control, hold),
         )
         part = self._drawer.part(counts, first)
-        return self._drawer.flows(
-            part, settings, lengths, repair, options, progress=progress
-        )
+        return self._drawer.flows(part, settings, repair, options, progress=progress)
 
     def sample_canonical(
         self,
@@ -520,6 +534,8 @@ class FlowDiffusion:
         steps: int | None = None,
         device: str = "auto",
         lengths: int | Mapping[str, int] | None = None,
+        control: Mapping[str, Value] | FlowSet | Control | None = None,
+        hold: Sequence[str] = HOLDS,
         temperature: float | None = None,
         guidance: float = 1.0,
         threads: int = 0,
@@ -544,9 +560,11 @@ class FlowDiffusion:
             temperature=temperature,
             guidance=guidance,
             threads=threads,
+            lengths=lengths,
+            control=Control.of(control, hold),
         )
         part = self._drawer.part(counts, first)
-        drawn = self._drawer.rows(part, settings, lengths, progress=progress)
+        drawn = self._drawer.rows(part, settings, progress=progress)
         return drawn.rows, drawn.offsets, part.labels()
 
 

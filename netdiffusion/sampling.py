@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from netdiffusion import _core
 from netdiffusion._core import Error
+from netdiffusion.control import FREE, Control, to_columns
 from netdiffusion.flows import FlowSet
+from netdiffusion.layout import get_layout
 from netdiffusion.repair import RepairOptions, repair_canonical
 
 Progress = Callable[[int, int], None]
@@ -32,6 +34,8 @@ class Settings:
     temperature: float | None = None
     guidance: float = 1.0
     threads: int = 0
+    lengths: Lengths = None
+    control: Control | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Canonical rows as drawn, before repair; flow after flow."""
+    """Canonical rows as drawn, before repair; flow after flow.
+
+    held has the cells that were held, 2 where one was free, if there were any.
+    """
 
     rows: npt.NDArray[np.int8]
     offsets: npt.NDArray[np.int64]
+    held: npt.NDArray[np.int8] | None = None
 
 
 class Drawer:
@@ -183,8 +191,13 @@ class Drawer:
             out[entry["name"]] = (lengths, share / share[-1])
         return out
 
-    def lengths(self, part: Part, wanted: Lengths, seed: int) -> npt.NDArray[np.int32]:
-        """Return the packets of each flow, as wished or drawn by seed and id."""
+    def lengths(self, part: Part, settings: Settings) -> npt.NDArray[np.int32]:
+        """Return the packets of each flow: held, as wished, or drawn by seed and id."""
+        if settings.control is not None:
+            held = settings.control.lengths(part.places())
+            if held is not None:
+                return self._held_lengths(held, settings.lengths)
+        wanted, seed = settings.lengths, settings.seed
         out, ids = np.zeros(len(part), np.int32), part.ids()
         at, most = 0, int(self.config["max_packets"])
         for name, count in part.counts.items():
@@ -204,34 +217,68 @@ class Drawer:
             at += count
         return out
 
+    def _held_lengths(
+        self, held: npt.NDArray[np.int32], wanted: Lengths
+    ) -> npt.NDArray[np.int32]:
+        """Check lengths that a control holds."""
+        most = int(self.config["max_packets"])
+        if wanted is not None:
+            raise ValueError("sample: lengths and a control that holds the length.")
+        if len(held) and not 1 <= int(held.min()) <= int(held.max()) <= most:
+            raise ValueError(
+                f"control: flows of {held.min()} to {held.max()} packets, but the "
+                f"model learned flows of 1 to {most}; FlowSet.head cuts a skeleton."
+            )
+        return held
+
     def rows(
-        self,
-        part: Part,
-        settings: Settings,
-        lengths: Lengths,
-        *,
-        progress: Progress | None = None,
+        self, part: Part, settings: Settings, *, progress: Progress | None = None
     ) -> Drawn:
         """Draw the canonical rows of some flows."""
-        packets = self.lengths(part, lengths, settings.seed)
+        packets = self.lengths(part, settings)
         offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
+        control, columns = settings.control, self.config["network"]["columns"]
+        if not len(part):
+            empty = np.zeros((0, columns), np.int8)
+            return Drawn(self._expanded(empty), offsets)
+        held = None
+        if control is not None:
+            places, first = part.places(), None
+            if control.open:
+                outline = control.outline.cells(offsets, places)
+                first = self._drawn(part, packets, settings, outline, None)
+            held = control.cells(offsets, places, first)
+        rows = self._drawn(part, packets, settings, held, progress)
+        return Drawn(rows, offsets, held)
+
+    def _drawn(
+        self,
+        part: Part,
+        packets: npt.NDArray[np.int32],
+        settings: Settings,
+        held: npt.NDArray[np.int8] | None,
+        progress: Progress | None,
+    ) -> npt.NDArray[np.int8]:
+        """Run the engine; held are canonical cells."""
         sampler, total = self.config["sampler"], len(part)
-        cells = np.zeros((0, self.config["network"]["columns"]), np.int8)
         asked = settings.temperature
-        if total:
-            cells = self.engine(settings.device, settings.threads).sample(
-                part.classes(),
-                packets,
-                part.ids(),
-                settings.seed & (2**64 - 1),
-                _respaced(sampler["sigmas"], settings.steps),
-                sampler["temperature"] if asked is None else asked,
-                sampler["renoise_rounds"],
-                sampler["renoise_sigma"],
-                settings.guidance,
-                progress=progress and (lambda done, *_: progress(done, total)),
-            )
-        return Drawn(self._expanded(cells), offsets)
+        if held is not None:
+            columns = self.config["network"]["columns"]
+            held = to_columns(held, self.column_of_cell, self.constant, columns)
+        cells = self.engine(settings.device, settings.threads).sample(
+            part.classes(),
+            packets,
+            part.ids(),
+            settings.seed & (2**64 - 1),
+            _respaced(sampler["sigmas"], settings.steps),
+            sampler["temperature"] if asked is None else asked,
+            sampler["renoise_rounds"],
+            sampler["renoise_sigma"],
+            settings.guidance,
+            held=held,
+            progress=progress and (lambda done, *_: progress(done, total)),
+        )
+        return self._expanded(cells)
 
     def _expanded(self, cells: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Spread columns over the cells that share them; constants elsewhere."""
@@ -243,14 +290,13 @@ class Drawer:
         self,
         part: Part,
         settings: Settings,
-        lengths: Lengths,
         repair: bool,
         options: RepairOptions | None,
         *,
         progress: Progress | None = None,
     ) -> FlowSet:
         """Draw some flows, and repair them if so wished."""
-        drawn = self.rows(part, settings, lengths, progress=progress)
+        drawn = self.rows(part, settings, progress=progress)
         labels = part.labels()
         meta = {"model": self.config["network"], "seed": settings.seed}
         if not repair:
@@ -262,11 +308,34 @@ class Drawer:
             seed=settings.seed,
             flow_ids=part.ids(),
             options=options,
-            server_ports=self.server_ports,
+            server_ports=None if _names_port(settings) else self.server_ports,
             meta=meta,
         )
         flows.meta["repair"] = report.to_dict()
+        if drawn.held is not None:
+            flows.meta["control"] = _obeyed(drawn.held, flows.canonical())
         return flows
+
+
+def _names_port(settings: Settings) -> bool:
+    """Whether the server's port is held, so that repair is not to choose it."""
+    return settings.control is not None and settings.control.names_port
+
+
+def _obeyed(
+    held: npt.NDArray[np.int8], repaired: npt.NDArray[np.int8]
+) -> dict[str, Any]:
+    """Tell which held cells are not as they were held after repair, by field."""
+    broken = np.count_nonzero((held != FREE) & (held != repaired), axis=0)
+    fields = {
+        f.name: int(broken[f.first_cell : f.first_cell + f.bits].sum())
+        for f in get_layout("netdiffusion-canonical").fields
+    }
+    return {
+        "held_cells": int(np.count_nonzero(held != FREE)),
+        "changed_by_repair": int(broken.sum()),
+        "by_field": {name: n for name, n in fields.items() if n},
+    }
 
 
 def _unknown(name: str, known: Mapping[str, int]) -> str:
