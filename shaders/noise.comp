@@ -1,14 +1,18 @@
 #version 450
 // x[t][e] = step.noise_scale * normal(t, e, step.noise_stream), e < 3C;
-// estimate = 0. Element numbers of Philox: packet * 3C + e.
+// estimate = 0. If ADD the noise is added to x.
+// Element numbers of Philox: packet * 3C + e.
 // x, estimate (T, 3C); tokens, flows (T, 4), (F, 4). x: texels, y: rows.
 // C twin: cpu_noise.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "philox.glsl"
 
+layout(constant_id = 2) const bool ADD = false;
+
 ND_IN_UINT(0, tokens)
 ND_IN_UINT(1, flows)
+ND_IN(2, x)
 ND_OUT(0, out_x);
 ND_OUT(1, out_estimate);
 ND_STEP;
@@ -26,6 +30,10 @@ void main()
     uint element = token.y * pixels + 4 * uint(k);
     vec4 n = normals(element, id, step_now.noise_stream, key);
     int at = row * int(p.stride4) + k;
-    out_x[at] = step_now.noise_scale * n;
-    out_estimate[at] = vec4(0);
+    if (ADD) {
+        out_x[at] = x(at) + step_now.noise_scale * n;
+    } else {
+        out_x[at] = step_now.noise_scale * n;
+        out_estimate[at] = vec4(0);
+    }
 }

@@ -305,6 +305,16 @@ def test_noise(device: str, columns: int) -> None:
     assert not got["estimate"].any()
 
 
+def test_noise_may_be_added(device: str) -> None:
+    """Without an estimate the noise goes on top of x."""
+    lengths, count = (5, 1, 65), 27
+    x = normal(sum(lengths), count)
+    how = dict(ragged=ragged(lengths, 5), noise_scale=0.7, noise_stream=9, **SEED)
+    got = run(device, "noise", x=x.copy(), **how)["x"]
+    alone = run(device, "noise", x=x.copy(), estimate=x.copy(), **how)["x"]
+    np.testing.assert_allclose(got, x + alone, rtol=0, atol=1e-6)
+
+
 def colours(logits: np.ndarray, lengths: tuple[int, ...], stream: int) -> np.ndarray:
     """Draw cells as the engine does."""
     columns = logits.shape[1] // 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -65,51 +67,86 @@ class Sampler:
     """One flow, step by step, as the contract's formulas stand."""
 
     def __init__(
-        self, network: reference.Reference, label: int, guidance: float
+        self,
+        network: reference.Reference,
+        label: int,
+        flow: int,
+        options: dict[str, Any],
+        held: np.ndarray | None,
     ) -> None:
-        self.network, self.label, self.guidance = network, label, guidance
+        self.network, self.label, self.flow = network, label, flow
+        self.guidance = options.get("guidance", 1.0)
+        self.low = options.get("guidance_low", 0.0)
+        self.high = options.get("guidance_high", np.inf)
+        self.kind = options.get("sampler", "dpm++2m")
+        self.held = None if held is None else torch.from_numpy(held)
         self.estimate = torch.zeros(0)
 
     def logits(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Evaluate at a level, with guidance, and keep the estimate."""
-        none = SIZE["classes"]
-        given = self.network.flow(x, self.estimate, sigma, self.label)["logits"]
-        if self.guidance != 1:
-            free = self.network.flow(x, self.estimate, sigma, none)["logits"]
+
+        def evaluate(label: int) -> torch.Tensor:
+            told = self.network.flow(x, self.estimate, sigma, label, self.held)
+            return told["logits"]
+
+        given = evaluate(self.label)
+        if self.guidance != 1 and self.low <= sigma <= self.high:
+            free = evaluate(SIZE["classes"])
             given = free + self.guidance * (given - free)
         self.estimate = 2 * given.softmax(-1) - 1
         return given
 
     def solve(self, noise: torch.Tensor, sigmas: np.ndarray) -> torch.Tensor:
-        """DPM-Solver++(2M); returns the logits of the last level."""
+        """Go through the levels; returns the logits of the last one."""
         s = [float(v) for v in sigmas]
-        t = [-np.log(v) for v in s]
         x, before = s[0] * noise, None
         self.estimate = torch.zeros_like(x)
         for i in range(len(s)):
             logits = self.logits(x, s[i])
-            if i + 1 == len(s):
-                break
-            h, e = t[i + 1] - t[i], self.estimate
-            d = e
-            if before is not None:
-                r = (t[i] - t[i - 1]) / h
-                d = (1 + 1 / (2 * r)) * e - 1 / (2 * r) * before
-            x = s[i + 1] / s[i] * x - float(np.expm1(-h)) * d
-            before = e
+            if i + 1 < len(s):
+                x = getattr(self, {"dpm++2m": "dpmpp"}.get(self.kind, self.kind))(
+                    x, before, s[: i + 2]
+                )
+            before = self.estimate
         return logits
+
+    def dpmpp(
+        self, x: torch.Tensor, before: torch.Tensor | None, s: list[float]
+    ) -> torch.Tensor:
+        """DPM-Solver++(2M)."""
+        t, d = [-np.log(v) for v in s], self.estimate
+        h = t[-1] - t[-2]
+        if before is not None:
+            r = (t[-2] - t[-3]) / h
+            d = (1 + 1 / (2 * r)) * d - 1 / (2 * r) * before
+        return s[-1] / s[-2] * x - float(np.expm1(-h)) * d
+
+    def euler(self, x: torch.Tensor, _: Any, s: list[float]) -> torch.Tensor:
+        """Go along the slope (x - e) / s."""
+        return x + (s[-1] - s[-2]) * (x - self.estimate) / s[-2]
+
+    def ancestral(self, x: torch.Tensor, _: Any, s: list[float]) -> torch.Tensor:
+        """Mean and spread of x at s' given x at s and the estimate."""
+        count, i = x.numel(), len(s) - 2
+        noise = reference.normal(SEED, self.flow, 0x40000000 + i, count)
+        share = (s[-1] / s[-2]) ** 2
+        mean = share * x + (1 - share) * self.estimate
+        spread = s[-1] * (1 - share) ** 0.5
+        return mean + spread * torch.from_numpy(noise).view(x.shape)
 
 
 def expected(weights: reference.Weights, given: dict[str, Any], **options: Any) -> Any:
     """Cells of all flows, and how far each was from being drawn otherwise."""
     network = reference.Reference(weights, SIZE)
-    columns, cells = SIZE["columns"], []
+    columns, cells, at = SIZE["columns"], [], 0
     for label, packets, flow in zip(
         given["classes"], given["lengths"], given["flow_ids"], strict=True
     ):
         shape = (int(packets), columns, 3)
         count = int(np.prod(shape))
-        sampler = Sampler(network, int(label), options.get("guidance", 1.0))
+        held = options["held"][at : at + packets] if "held" in options else None
+        at += packets
+        sampler = Sampler(network, int(label), int(flow), options, held)
         start = reference.normal(SEED, int(flow), 0, count).reshape(shape)
         logits = sampler.solve(torch.from_numpy(start), given["sigmas"])
         for r in range(options.get("renoise_rounds", 0)):
@@ -126,7 +163,8 @@ def expected(weights: reference.Weights, given: dict[str, Any], **options: Any) 
             u = reference.uniform(SEED, int(flow), 0x80000000, count // 3)
             p = (logits / temperature).softmax(-1).numpy()
             colours = reference.draw(p, u.reshape(shape[:2]))
-        cells.append(1 - colours)
+        drawn = 1 - colours
+        cells.append(drawn if held is None else np.where(held == 2, drawn, held))
     return np.concatenate(cells)
 
 
@@ -144,6 +182,11 @@ def expected(weights: reference.Weights, given: dict[str, Any], **options: Any) 
             "guidance": 0.5,
             "temperature": 0.0,
         },
+        {"sampler": "euler"},
+        {"sampler": "ancestral", "temperature": 0.0},
+        {"sampler": "euler", "guidance": 2.0, "guidance_low": 0.3},
+        {"guidance": 3.0, "guidance_low": 0.5, "guidance_high": 3.2},
+        {"guidance": 3.0, "guidance_low": 50.0},
     ],
 )
 def test_is_the_loop_in_torch(
@@ -162,6 +205,66 @@ def test_one_step(model: _core.Model, weights: reference.Weights) -> None:
     given = flows(4) | {"sigmas": np.array([3.0], np.float32)}
     wanted = expected(weights, given, temperature=0.0)
     assert (model.sample(**given, temperature=0.0) != wanted).mean() < 2e-3
+
+
+@pytest.mark.parametrize("sampler", ["dpm++2m", "ancestral"])
+def test_held_cells_are_the_loop_in_torch(
+    any_model: _core.Model, weights: reference.Weights, sampler: str
+) -> None:
+    """Known cells enter clean in every step of the solver."""
+    given = flows(12)
+    options = {"held": some_held(given), "sampler": sampler, "guidance": 1.5}
+    got = any_model.sample(**given, **options)
+    assert (got != expected(weights, given, **options)).mean() < 2e-3
+
+
+def test_devices_draw_the_same_cells(path: Path) -> None:
+    """At least 99.99 % of the cells of the CPU's and of Vulkan's draws."""
+    try:
+        other = _core.Model(path, device="vulkan:0", **SIZE)
+    except _core.DeviceError as error:
+        pytest.skip(str(error))
+    given = flows(300)
+    for options in ({}, {"sampler": "ancestral"}, {"guidance": 2.0}):
+        one = _core.Model(path, device="cpu", **SIZE).sample(**given, **options)
+        two = other.sample(**given, **options)
+        assert one.size > 50_000 and (one != two).mean() <= 1e-4
+
+
+STARVED = """
+import resource, sys, warnings
+import numpy as np
+from netdiffusion import _core
+
+path, size = sys.argv[1], eval(sys.argv[2])
+model = _core.Model(path, device="cpu", **size)
+given = dict(classes=np.zeros(96, np.int32), lengths=np.full(96, 256, np.int32),
+             flow_ids=np.arange(96, dtype=np.uint64), seed=1,
+             sigmas=np.array([2.0, 0.5], np.float32))
+wanted = model.sample(**given, batch_tokens=256)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (40 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        got = model.sample(**given, batch_tokens=10**6)
+        assert np.array_equal(got, wanted)
+print(len(told), told[0].category.__name__, told[0].message)
+"""
+
+
+def test_batches_are_halved_when_memory_runs_out(path: Path) -> None:
+    """The same cells, and one warning for both calls."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED, str(path), repr(SIZE)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 RuntimeWarning cpu"), done.stdout
+    assert "not enough memory for the batch" in done.stdout
 
 
 @pytest.mark.parametrize("n", [1, 7, 64])
@@ -328,6 +431,8 @@ def test_model_survives_a_fork(model: _core.Model) -> None:
         {"lengths": np.full(3, 2**16 + 1, np.int32)},
         {"flow_ids": np.zeros(2, np.uint64)},
         {"held": np.zeros((2, SIZE["columns"]), np.int8)},
+        {"sampler": "heun"},
+        {"guidance": 2.0, "guidance_low": float("nan")},
     ],
 )
 def test_bad_requests(model: _core.Model, change: dict[str, Any]) -> None:

@@ -216,7 +216,7 @@ struct nd_estimate {
 
 /*
  * NOISE: x[t][e] = step.noise_scale * normal(t, e, step.noise_stream),
- * estimate[t][e] = 0; e < 3C.
+ * estimate[t][e] = 0; e < 3C. If estimate is NULL the noise is added to x.
  *
  * normal(): Philox4x32-10, key (seed_low, seed_high), counter (E / 4, flow id
  * low, flow id high, stream), E = packet * 3C + e; u_i = ((v_i >> 8) + 0.5)
@@ -224,7 +224,8 @@ struct nd_estimate {
  * is element 0 of the block, sqrt(-2 ln u_0) sin(2 pi u_1) element 1.
  */
 struct nd_noise {
-    struct nd_tensor *x, *estimate; /* (>= T, 3C) */
+    struct nd_tensor *x;        /* (>= T, 3C) */
+    struct nd_tensor *estimate; /* (>= T, 3C) or NULL */
     struct nd_ragged ragged;
 };
 

@@ -152,11 +152,13 @@ nd_cpu_noise(const struct nd_op *any, struct nd_cpu_part part,
     const struct nd_noise *op = &any->as.noise;
     for (size_t row = part.first; row < part.end; row++) {
         float *x = nd_cpu_floats(op->x) + row * op->x->stride;
-        float *estimate =
-            nd_cpu_floats(op->estimate) + row * op->estimate->stride;
         struct place place = place_of(&op->ragged, row);
-        for (size_t j = 0; j < op->x->columns; j++)
-            x[j] = estimate[j] = 0.0f;
+        if (op->estimate != NULL) {
+            float *estimate =
+                nd_cpu_floats(op->estimate) + row * op->estimate->stride;
+            for (size_t j = 0; j < op->x->columns; j++)
+                x[j] = estimate[j] = 0.0f;
+        }
         add_normal(context->step, &place, op->x->columns, x);
     }
 }

@@ -117,7 +117,7 @@ struct nd_gpu_instance {
     X(input, 2, 0, 1, true)                                                   \
     X(hold, 1, 0, 1, false)                                                   \
     X(estimate, 4, 0, 3, true)                                                \
-    X(noise, 2, 3u, 2, true)                                                  \
+    X(noise, 3, 3u, 2, true)                                                  \
     X(renoise, 3, 6u, 1, true)                                                \
     X(draw, 3, 6u, 1, true)
 

@@ -374,9 +374,11 @@ record_noise(const struct recorder *r, const struct nd_noise *op)
     struct nd_draw_params params = draw_params(op->x, &op->ragged);
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_noise,
-        .constants = {lanes},
-        .inputs = {buffer_of(op->ragged.tokens), buffer_of(op->ragged.flows)},
-        .outputs = {buffer_of(op->x), buffer_of(op->estimate)},
+        .constants = {lanes, 0, op->estimate == NULL},
+        .inputs = {buffer_of(op->ragged.tokens), buffer_of(op->ragged.flows),
+                   buffer_of(op->x)},
+        .outputs = {buffer_of(op->x),
+                    buffer_of(op->estimate ? op->estimate : op->x)},
         .params = &params,
         .params_bytes = sizeof params,
         .groups = {parts(parts(op->x->columns, 4), lanes), params.rows, 1},

@@ -288,7 +288,7 @@ nd_op_noise(struct nd_ops *list, const struct nd_noise *op,
         {"x", op->x, ND_FLOAT32, tokens, count},
         {"estimate", op->estimate, ND_FLOAT32, tokens, count},
     };
-    enum nd_status status = CHECK("noise", needs, err);
+    enum nd_status status = check("noise", needs, op->estimate ? 2 : 1, err);
     if (status == ND_OK)
         status = check_ragged("noise", &op->ragged, err);
     if (status != ND_OK)

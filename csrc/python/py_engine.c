@@ -2,6 +2,7 @@
 
 #include "../engine/sampler.h"
 
+#include <math.h>
 #include <string.h>
 
 struct model {
@@ -9,6 +10,7 @@ struct model {
     struct nd_backend *backend;
     struct nd_rowformer *network;
     PyThread_type_lock lock; /* one call at a time; taken without the GIL */
+    size_t most_tokens; /* of a batch, once memory ran out; 0: any */
 };
 
 /* The GIL and signals between steps, and the caller's callable. */
@@ -182,9 +184,52 @@ new_cells(const struct model *self, const struct nd_sample_request *request)
     return PyArray_SimpleNew(2, shape, NPY_INT8);
 }
 
+static bool
+parse_solver(const char *name, enum nd_solver *solver)
+{
+    static const char *const names[] = {[ND_SOLVER_DPMPP_2M] = "dpm++2m",
+                                        [ND_SOLVER_EULER] = "euler",
+                                        [ND_SOLVER_ANCESTRAL] = "ancestral"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *solver = (enum nd_solver)i;
+            return true;
+        }
+    PyErr_Format(PyExc_ValueError,
+                 "sampler must be dpm++2m, euler or ancestral, not %s", name);
+    return false;
+}
+
+/* The budget of a batch: as asked for, but no more than memory allowed. */
+static size_t
+batch_tokens(const struct model *self, Py_ssize_t asked)
+{
+    size_t most = self->most_tokens;
+    size_t tokens = asked > 0 ? (size_t)asked : 0;
+    if (most == 0)
+        return tokens;
+    if (tokens == 0)
+        tokens = self->backend->preferred_tokens;
+    return tokens < most ? tokens : most;
+}
+
+/* After a call that had to halve its batches; false: the warning raised. */
+static bool
+keep_halved(struct model *self, size_t halved)
+{
+    if (halved == 0)
+        return true;
+    self->most_tokens = halved;
+    return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                            "%s: not enough memory for the batch; going on "
+                            "with batches of %zu packets",
+                            self->backend->device, halved) == 0;
+}
+
 PyDoc_STRVAR(model_sample_doc,
 "sample($self, classes, lengths, flow_ids, seed, sigmas, temperature=1.0,\n"
 "       renoise_rounds=0, renoise_sigma=0.5, guidance=1.0, *,\n"
+"       sampler='dpm++2m', guidance_low=0.0, guidance_high=inf,\n"
 "       held=None, batch_tokens=0, progress=None)\n--\n\n"
 "Draw flows: int8 cells of all packets, flow after flow.\n"
 "\n"
@@ -198,6 +243,7 @@ model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
     char *names[] = {"classes",        "lengths",       "flow_ids",
                      "seed",           "sigmas",        "temperature",
                      "renoise_rounds", "renoise_sigma", "guidance",
+                     "sampler",        "guidance_low",  "guidance_high",
                      "held",           "batch_tokens",  "progress",
                      NULL};
     struct model *self = (struct model *)op;
@@ -205,23 +251,29 @@ model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
     PyObject *held = Py_None;
     struct watcher watcher = {Py_None};
     Py_ssize_t rounds = 0, tokens = 0;
+    size_t halved = 0;
+    const char *solver = "dpm++2m";
     struct nd_sample_request request = {.temperature = 1.0f,
                                         .renoise_sigma = 0.5f,
                                         .guidance = 1.0f,
+                                        .guidance_high = INFINITY,
                                         .progress = watch,
-                                        .user = &watcher};
+                                        .user = &watcher,
+                                        .halved = &halved};
     struct sample_arrays arrays = {NULL, NULL, NULL, NULL, NULL};
     struct nd_error err = {0};
     enum nd_status status;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOOOO|fnff$OnO:sample", names, &classes, &lengths,
+            args, kwargs, "OOOOO|fnff$sffOnO:sample", names, &classes, &lengths,
             &ids, &seed, &sigmas, &request.temperature, &rounds,
-            &request.renoise_sigma, &request.guidance, &held, &tokens,
+            &request.renoise_sigma, &request.guidance, &solver,
+            &request.guidance_low, &request.guidance_high, &held, &tokens,
             &watcher.progress))
         return NULL;
     request.renoise_rounds = (size_t)rounds;
-    request.tokens = tokens > 0 ? (size_t)tokens : 0;
-    if (!nd_py_word64(seed, &request.seed) ||
+    request.tokens = batch_tokens(self, tokens);
+    if (!parse_solver(solver, &request.solver) ||
+        !nd_py_word64(seed, &request.seed) ||
         !take_arrays(&arrays, classes, lengths, ids, sigmas, &request))
         goto done;
     cells = new_cells(self, &request);
@@ -242,6 +294,8 @@ model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
     Py_END_ALLOW_THREADS
     if (status != ND_OK) {
         nd_py_raise(nd_py_type_state(Py_TYPE(op)), &err);
+        Py_CLEAR(cells);
+    } else if (!keep_halved(self, halved)) {
         Py_CLEAR(cells);
     }
 done:
