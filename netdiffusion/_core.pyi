@@ -1,7 +1,7 @@
 """The C core of netdiffusion: packets, rows, repair, engine."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, final
 
 import numpy as np
@@ -66,6 +66,14 @@ def read_slices(
     on_error: str = "skip",
 ) -> dict[str, Any]: ...
 def payload_services() -> list[str]: ...
+def merge_captures(
+    paths: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    format: str = "pcap",
+    nanoseconds: bool = True,
+    snap_length: int = 262144,
+) -> None: ...
 def libpcap_version() -> str: ...
 
 # py_rows.c

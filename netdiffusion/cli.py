@@ -38,8 +38,8 @@ class Commands(click.Group):
             raise
         except BrokenPipeError:
             raise  # click ends quietly: the reader, such as head, has enough
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+        except KeyboardInterrupt as why:
+            click.echo(str(why) or "interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except Exception as why:
             if ctx.params.get("verbose"):
@@ -363,6 +363,17 @@ def _number(text: str) -> int | float | str | bytes:
 @_output
 @_seed
 @click.option("--steps", type=int, help="Denoising steps. Default: the model's.")
+@click.option(
+    "--sampler",
+    type=click.Choice(["dpm++2m", "euler", "ancestral"]),
+    help="How one noise level leads to the next. Default: the model's.",
+)
+@click.option(
+    "--first",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Number in its class of the first flow: a job in parts.",
+)
 @_device_option
 @click.option("--png", type=click.Path(path_type=Path), help="Pictures go here.")
 @click.option(
@@ -398,23 +409,31 @@ def sample(
     _check_pictures(png, force)
     drawer = nd.FlowDiffusion.from_pretrained(model)
     outline = None if skeleton is None else _load(skeleton)
+    control = nd.Control(fields, outline) if fields or skeleton else None
+    repairs = nd.RepairOptions(events=events)
     try:
-        flows = drawer.sample(
-            counts,
-            control=nd.Control(fields, outline) if fields or skeleton else None,
-            options=nd.RepairOptions(events=events),
-            **options,
-        )
+        if png is None:
+            told = drawer.sample_to(
+                output,
+                counts,
+                control=control,
+                options=repairs,
+                payload=payload,
+                check=True,
+                overwrite=force,
+                **options,
+            )
+            _say(f"{output}: {told}")
+            _end(told.violations)
+            return
+        flows = drawer.sample(counts, control=control, options=repairs, **options)
     except (nd.Error, ValueError) as why:
-        usage = str(why).startswith("control:") or not set(counts) <= set(
-            drawer.classes_
-        )
-        if not usage:
+        known = set(counts) <= set(drawer.classes_)
+        if known and not str(why).startswith(("control:", "sample:")):
             raise
         raise click.UsageError(str(why)) from None
     written = _save(flows, output, force, payload, options["seed"])
-    if png is not None:
-        flows.to_png(png, overwrite=force)
+    flows.to_png(png, overwrite=force)
     _say(f"{output}: {flows!r}{_short(written)}")
     _hold(flows)
 
@@ -668,8 +687,13 @@ def _save(
 def _hold(flows: nd.FlowSet) -> None:
     """End with exit code 4 when flows that were made here break a rule."""
     told = nd.validate(flows)
-    if not told.ok:
-        click.echo(str(told), err=True)
+    _end("" if told.ok else str(told))
+
+
+def _end(violations: str) -> None:
+    """End with exit code 4 when there are violations."""
+    if violations:
+        click.echo(violations, err=True)
         click.get_current_context().exit(EXIT_VIOLATION)
 
 

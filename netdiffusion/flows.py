@@ -418,15 +418,28 @@ class FlowSet:
         FileExistsError
             `path` exists and `overwrite` is false.
         """
-        arrays = {n: getattr(self, n) for n in ("offsets", *_PER_PACKET, *_PER_FLOW)}
-        about = {"format": "netdiffusion-flows", "version": 1, "layout": self.layout}
-        about["layout_hash"] = _core.layouts()[self.layout]["hash"]
-        about["meta"] = self.meta
+        about = np.str_(json.dumps(self.about(self.layout, self.meta)))
         with (
             written_whole(path, overwrite=overwrite) as scratch,
             open(scratch, "wb") as file,
         ):
-            np.savez_compressed(file, **arrays, about=np.str_(json.dumps(about)))
+            arrays: dict[str, Any] = {**self.arrays(), "about": about}
+            np.savez_compressed(file, **arrays)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays that `save` writes, by name."""
+        return {n: getattr(self, n) for n in ("offsets", *_PER_PACKET, *_PER_FLOW)}
+
+    @staticmethod
+    def about(layout: str, meta: dict[str, Any]) -> dict[str, Any]:
+        """Return what `save` writes beside the arrays, as JSON values."""
+        return {
+            "format": "netdiffusion-flows",
+            "version": 1,
+            "layout": layout,
+            "layout_hash": _core.layouts()[layout]["hash"],
+            "meta": meta,
+        }
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FlowSet:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from netdiffusion.sampling import Drawer, Progress, Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from netdiffusion.payload import Payload
+    from netdiffusion.stream import StreamReport
     from netdiffusion.training.config import TrainingConfig
     from netdiffusion.training.loop import Trainer
 
@@ -449,7 +451,10 @@ class FlowDiffusion:
         repair: bool = True,
         options: RepairOptions | None = None,
         temperature: float | None = None,
+        sampler: str | None = None,
         guidance: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, np.inf),
+        batch_size: int | Literal["auto"] = "auto",
         threads: int = 0,
         progress: Progress | None = None,
     ) -> FlowSet:
@@ -488,8 +493,15 @@ class FlowDiffusion:
             What repair may choose: address pools, start time and more.
         temperature : float, optional
             Of the last draw; 0 takes the likeliest value. Default: the model's.
+        sampler : {"dpm++2m", "euler", "ancestral"}, optional
+            How one noise level leads to the next. Default: the model's.
         guidance : float, default 1.0
             Above 1 makes flows more typical of their class and less varied.
+        guidance_interval : tuple of float, default (0, inf)
+            Noise levels that guidance acts at; (0.6, 3.2) keeps more variety.
+        batch_size : int or "auto", default "auto"
+            Packets of a batch, a budget: flows are packed into it. It does not
+            change what is drawn. Where memory does not suffice it is halved.
         threads : int, default 0
             Of the CPU device; 0 is all cores.
         progress : callable, optional
@@ -517,13 +529,103 @@ class FlowDiffusion:
             steps=steps,
             device=device,
             temperature=temperature,
+            sampler=sampler,
             guidance=guidance,
+            guidance_interval=guidance_interval,
+            batch_size=batch_size,
             threads=threads,
             lengths=lengths,
             control=Control.of(control, hold),
         )
         part = self._drawer.part(counts, first)
         return self._drawer.flows(part, settings, repair, options, progress=progress)
+
+    def sample_to(
+        self,
+        path: str | os.PathLike[str],
+        counts: Mapping[str, int],
+        *,
+        seed: int = 0,
+        first: int | Mapping[str, int] = 0,
+        steps: int | None = None,
+        device: str = "auto",
+        lengths: int | Mapping[str, int] | None = None,
+        control: Mapping[str, Value] | FlowSet | Control | None = None,
+        hold: Sequence[str] = HOLDS,
+        options: RepairOptions | None = None,
+        temperature: float | None = None,
+        sampler: str | None = None,
+        guidance: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, np.inf),
+        batch_size: int | Literal["auto"] = "auto",
+        threads: int = 0,
+        payload: Payload = "zeros",
+        check: bool = False,
+        overwrite: bool = False,
+        progress: bool | None = None,
+    ) -> StreamReport:
+        """Draw any number of flows into a file, in constant memory.
+
+        Parameters
+        ----------
+        path : path-like
+            ``.pcap``, ``.pcapng`` or ``.npz``; what `sample` would give, written by
+            `netdiffusion.write_capture` or `FlowSet.save`.
+        counts, seed, first, steps, device, lengths, control, hold, options
+            As in `sample`; so are the other parameters of drawing.
+        payload : {"zeros", "random", "protocol"}, default "zeros"
+            Of a capture, as in `netdiffusion.write_capture`.
+        check : bool, default False
+            Read what is written back, and validate the flows; the command line
+            always does.
+        overwrite : bool, default False
+            Whether a file that exists is replaced.
+        progress : bool, optional
+            Show flows per second and the time left. Default: if stderr is a
+            terminal.
+
+        Returns
+        -------
+        StreamReport
+            Flows, packets, and the reports of repair and control.
+
+        Raises
+        ------
+        SamplingInterrupted
+            Ctrl-C: the file holds the flows that were done, and the message says
+            how many; a second Ctrl-C leaves no file.
+        FileExistsError
+            `path` exists and `overwrite` is false.
+        Error, ValueError, DeviceError
+            As `sample`.
+        """
+        from netdiffusion.stream import sample_to_file
+
+        self._check_fitted()
+        settings = Settings(
+            seed=seed,
+            steps=steps,
+            device=device,
+            temperature=temperature,
+            sampler=sampler,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            batch_size=batch_size,
+            threads=threads,
+            lengths=lengths,
+            control=Control.of(control, hold),
+        )
+        return sample_to_file(
+            self._drawer,
+            self._drawer.part(counts, first),
+            settings,
+            Path(path),
+            options=options,
+            payload=payload,
+            check=check,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
     def sample_canonical(
         self,
@@ -537,7 +639,10 @@ class FlowDiffusion:
         control: Mapping[str, Value] | FlowSet | Control | None = None,
         hold: Sequence[str] = HOLDS,
         temperature: float | None = None,
+        sampler: str | None = None,
         guidance: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, np.inf),
+        batch_size: int | Literal["auto"] = "auto",
         threads: int = 0,
         progress: Progress | None = None,
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.str_]]:
@@ -558,7 +663,10 @@ class FlowDiffusion:
             steps=steps,
             device=device,
             temperature=temperature,
+            sampler=sampler,
             guidance=guidance,
+            guidance_interval=guidance_interval,
+            batch_size=batch_size,
             threads=threads,
             lengths=lengths,
             control=Control.of(control, hold),

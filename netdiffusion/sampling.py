@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from netdiffusion._core import Error
 from netdiffusion.control import FREE, Control, to_columns
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
-from netdiffusion.repair import RepairOptions, repair_canonical
+from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
 
 Progress = Callable[[int, int], None]
 Lengths = int | Mapping[str, int] | None
@@ -32,7 +32,10 @@ class Settings:
     steps: int | None = None
     device: str = "auto"
     temperature: float | None = None
+    sampler: str | None = None
     guidance: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, np.inf)
+    batch_size: int | Literal["auto"] = "auto"
     threads: int = 0
     lengths: Lengths = None
     control: Control | None = None
@@ -56,6 +59,10 @@ class Part:
 
     def __len__(self) -> int:
         return sum(self.counts.values())
+
+    def within(self, counts: dict[str, int], first: dict[str, int]) -> Part:
+        """Return some of these flows."""
+        return Part(counts, first, self.numbers)
 
     def _each(self, values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Repeat a value of each class for its flows."""
@@ -246,7 +253,8 @@ class Drawer:
             places, first = part.places(), None
             if control.open:
                 outline = control.outline.cells(offsets, places)
-                first = self._drawn(part, packets, settings, outline, None)
+                check = progress and (lambda _, total: progress(0, total))
+                first = self._drawn(part, packets, settings, outline, check)
             held = control.cells(offsets, places, first)
         rows = self._drawn(part, packets, settings, held, progress)
         return Drawn(rows, offsets, held)
@@ -261,7 +269,9 @@ class Drawer:
     ) -> npt.NDArray[np.int8]:
         """Run the engine; held are canonical cells."""
         sampler, total = self.config["sampler"], len(part)
-        asked = settings.temperature
+        asked, size = settings.temperature, settings.batch_size
+        if size != "auto" and size < 1:
+            raise ValueError(f"sample: batch_size is packets from 1 on, not {size}.")
         if held is not None:
             columns = self.config["network"]["columns"]
             held = to_columns(held, self.column_of_cell, self.constant, columns)
@@ -275,7 +285,11 @@ class Drawer:
             sampler["renoise_rounds"],
             sampler["renoise_sigma"],
             settings.guidance,
+            sampler=settings.sampler or sampler.get("solver", "dpm++2m"),
+            guidance_low=settings.guidance_interval[0],
+            guidance_high=settings.guidance_interval[1],
             held=held,
+            batch_tokens=0 if size == "auto" else size,
             progress=progress and (lambda done, *_: progress(done, total)),
         )
         return self._expanded(cells)
@@ -296,25 +310,39 @@ class Drawer:
         progress: Progress | None = None,
     ) -> FlowSet:
         """Draw some flows, and repair them if so wished."""
+        if repair:
+            return self.repaired(part, settings, options, progress=progress)[0]
         drawn = self.rows(part, settings, progress=progress)
-        labels = part.labels()
-        meta = {"model": self.config["network"], "seed": settings.seed}
-        if not repair:
-            return _as_drawn(drawn, labels, meta)
+        return _as_drawn(drawn, part.labels(), self._meta(settings))
+
+    def _meta(self, settings: Settings) -> dict[str, Any]:
+        """Return where drawn flows come from."""
+        return {"model": self.config["network"], "seed": settings.seed}
+
+    def repaired(
+        self,
+        part: Part,
+        settings: Settings,
+        options: RepairOptions | None,
+        *,
+        progress: Progress | None = None,
+    ) -> tuple[FlowSet, RepairReport]:
+        """Draw some flows and repair them."""
+        drawn = self.rows(part, settings, progress=progress)
         flows, report = repair_canonical(
             drawn.rows,
             drawn.offsets,
-            labels,
+            part.labels(),
             seed=settings.seed,
             flow_ids=part.ids(),
             options=options,
             server_ports=None if _names_port(settings) else self.server_ports,
-            meta=meta,
+            meta=self._meta(settings),
         )
         flows.meta["repair"] = report.to_dict()
         if drawn.held is not None:
             flows.meta["control"] = _obeyed(drawn.held, flows.canonical())
-        return flows
+        return flows, report
 
 
 def _names_port(settings: Settings) -> bool:

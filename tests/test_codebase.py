@@ -21,6 +21,7 @@ NET = [
     "checksum",
     "packet",
     "capture",
+    "merge",
     "pcapng",
     "flow",
     "rows",

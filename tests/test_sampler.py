@@ -370,6 +370,7 @@ def test_progress_may_stop_it(model: _core.Model) -> None:
 
 def test_control_c(model: _core.Model) -> None:
     """SIGINT is seen between two steps."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(flows_done: int, steps_done: int, steps: int) -> None:
         if steps_done == 1:

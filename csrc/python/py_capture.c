@@ -426,6 +426,8 @@ PyMethodDef nd_py_capture_methods[] = {
      METH_VARARGS | METH_KEYWORDS, read_slices_doc},
     {"payload_services", nd_py_payload_services, METH_NOARGS,
      payload_services_doc},
+    {"merge_captures", (PyCFunction)(void (*)(void))nd_py_merge,
+     METH_VARARGS | METH_KEYWORDS, nd_py_merge_doc},
     {NULL, NULL, 0, NULL},
 };
 

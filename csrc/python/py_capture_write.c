@@ -8,8 +8,8 @@ struct writer {
     int busy;                 /* a call runs without the GIL */
 };
 
-static enum nd_status
-parse_format(const char *text, bool *pcapng, struct nd_error *err)
+enum nd_status
+nd_py_format(const char *text, bool *pcapng, struct nd_error *err)
 {
     *pcapng = strcmp(text, "pcapng") == 0;
     if (*pcapng || strcmp(text, "pcap") == 0)
@@ -39,7 +39,7 @@ writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto done;
     options.nanoseconds = nanoseconds != 0;
     options.snap_length = snap_length;
-    if (parse_format(format, &options.pcapng, &err) != ND_OK ||
+    if (nd_py_format(format, &options.pcapng, &err) != ND_OK ||
         nd_writer_open(PyBytes_AS_STRING(path), &options, &self->writer,
                        &err) != ND_OK) {
         Py_CLEAR(self);
