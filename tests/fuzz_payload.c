@@ -10,6 +10,7 @@ static const uint32_t START = 0xfffff000; /* so that numbers wrap */
 
 enum { MOST_PACKETS = 32, STREAM = 1 << 16, BYTES = 4 };
 
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct segment {
@@ -105,31 +106,62 @@ run(struct nd_plan *plan, const uint8_t *data, size_t n, uint8_t protocol,
     }
 }
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* A conversation of a service: packets of four bytes each. */
+static void
+talk(uint8_t service, uint8_t protocol, enum nd_payload_mode mode,
+     size_t host_bytes, const uint8_t *data, size_t n)
 {
     struct nd_endpoints ends = {.port = {50000, 443}};
     struct nd_plan *plan;
     struct nd_payload_told told = {0};
     char hosts[ND_HOST_BYTES] = {0};
-    if (size < 3 + BYTES)
-        return 0;
-    uint8_t service = (uint8_t)(data[0] % ND_SERVICE_COUNT) | ND_SERVICE_SURE;
-    uint8_t protocol = data[1] & 1 ? 6 : data[1] & 2 ? 17 : 1;
-    memset(hosts, 'h', data[2] % ND_HOST_BYTES);
+    memset(hosts, 'h', host_bytes % ND_HOST_BYTES);
+    service |= ND_SERVICE_SURE;
     struct nd_payload_choice choice = {
-        .mode = data[1] & 4 ? ND_PAYLOAD_RANDOM : ND_PAYLOAD_PROTOCOL,
-        .services = &service, .hosts = hosts, .seed = data[1] >> 3,
+        .mode = mode, .services = &service, .hosts = hosts, .seed = n,
     };
-    size_t n = (size - 3) / BYTES;
     if (n > MOST_PACKETS)
         n = MOST_PACKETS;
     if (nd_plan_create(&plan, &choice, 1, n, NULL) != ND_OK)
-        return 0;
-    run(plan, data + 3, n, protocol, &ends);
+        return;
+    run(plan, data, n, protocol, &ends);
     nd_plan_tell(plan, &told);
     for (int i = 0; i < ND_SERVICE_COUNT; i++)
         check(told.short_packets[i] <= told.packets[i], "counts");
     nd_plan_destroy(plan);
+}
+
+/* Every service with every length (where time is given; else every 11th), sent
+ * again from some place in it. */
+int
+LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    unsigned step = getenv("NETDIFFUSION_FUZZ_SECONDS") == NULL ? 11 : 1;
+    for (unsigned length = 0; length <= 1500; length += step) {
+        uint8_t high = (uint8_t)(length >> 8), low = (uint8_t)length;
+        uint8_t again = (uint8_t)(length * 7 % 32);
+        const uint8_t data[] = {
+            0x18, 255, high, low, 0x09, 255, high, low, 0x08, 255, high, low,
+            0x08, again, high, low, 0x09, 255, high, low, 0x01, again, high,
+            low, 0x00, 255, high, low, 0x08, 255, 0, low};
+        for (uint8_t s = 0; s < ND_SERVICE_COUNT; s++) {
+            talk(s, 6, ND_PAYLOAD_PROTOCOL, length, data, sizeof data / BYTES);
+            talk(s, 17, ND_PAYLOAD_PROTOCOL, length, data,
+                 sizeof data / BYTES);
+        }
+    }
+    return 0;
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 3 + BYTES)
+        return 0;
+    talk(data[0] % ND_SERVICE_COUNT, data[1] & 1 ? 6 : data[1] & 2 ? 17 : 1,
+         data[1] & 4 ? ND_PAYLOAD_RANDOM : ND_PAYLOAD_PROTOCOL, data[2],
+         data + 3, (size - 3) / BYTES);
     return 0;
 }

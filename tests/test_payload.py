@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import struct
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from drawn import ACK, PSH, Cells, handshake, packet, put
 
 import netdiffusion as nd
 from netdiffusion import _core
+from netdiffusion.cli import main
 from netdiffusion.payload import CLASS_HOSTS, CLASS_SERVICES, Payload, flow_services
 
 AGAIN, GAP = 1, 2
@@ -394,3 +397,18 @@ def test_wrong_choices_are_told(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="together"):
             writer.write(*arrays, *ends, **{name: wrong})
     writer.close()
+
+
+def test_cli_writes_and_reports_payloads(tmp_path: Path) -> None:
+    """--payload goes with captures; the report tells what was too short."""
+    flows = conversation(53, [(0, 40), (1, 30)], transport="udp", label="dns")
+    flows.save(tmp_path / "in.npz")
+    out, report = tmp_path / "out.pcap", tmp_path / "report.json"
+    command = ["repair", str(tmp_path / "in.npz"), "-o", str(out)]
+    command += ["--payload", "protocol", "--report", str(report)]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert json.loads(report.read_text())["payload"]["dns"]["short_packets"] == 1
+    assert b"example" in out.read_bytes()
+    command[3] = str(tmp_path / "out.npz")
+    assert CliRunner().invoke(main, command).exit_code == 2
