@@ -50,6 +50,7 @@ GENERAL: dict[str, set[str]] = {
     "http": {"HTTP"},
     "tls": {"TLS"},
     "quic": {"QUIC"},
+    "dtls": {"DTLS"},
     "smtp": {"SMTP", "SMTPS"},
     "ftp": {"FTP_CONTROL"},
     "pop3": {"POP3", "POPS"},

@@ -46,6 +46,7 @@ CLASS_SERVICES: dict[str, Service] = {
     "dhcp": Service("", "dhcp"),
     "discord": _CALL,
     "dns": Service("dns", "dns"),
+    "dtls": Service("", "dtls"),
     "encrypted_dns": Service("tls", "quic", sure=False),
     "ftp": Service("ftp"),
     "http": Service("http"),
@@ -210,7 +211,8 @@ def flow_services(
     numbers = {name: i for i, name in enumerate(_core.payload_services())}
     services = np.zeros(len(flows), np.uint8)
     hosts = np.zeros((len(flows), HOST_BYTES), np.uint8)
-    chance = flows.ports.sum(axis=1) + flows.addresses[..., :16].sum(axis=(1, 2)) + seed
+    chance = flows.addresses.sum(axis=(1, 2), dtype=np.int64) + flows.ports.sum(axis=1)
+    chance += seed % 1024
     for label in np.unique(flows.labels).tolist():
         mine = flows.labels == label
         spoken = class_service(label)

@@ -268,6 +268,7 @@ PORTS: dict[str, tuple[int, tuple[str, ...], int, int]] = {
         1,
         0,
     ),
+    "dtls": (4433, ("udp",), 1, 0),
     "ftp": (21, ("tcp",), 1, 1),
     "http": (80, ("tcp",), 1, 0),
     "imap": (143, ("tcp",), 1, 1),

@@ -29,6 +29,7 @@
     X(LLMNR, "llmnr", nd_payload_dns, false, 14)                              \
     X(TLS, "tls", nd_payload_tls, true, 6)                                    \
     X(HTTP, "http", nd_payload_http, true, 1)                                 \
+    X(DTLS, "dtls", nd_payload_dtls, false, 1)                                \
     X(QUIC, "quic", nd_payload_quic, false, 1)                                \
     X(RTP, "rtp", nd_payload_rtp, false, 1)                                   \
     X(RTCP, "rtcp", nd_payload_rtcp, false, 1)                                \
@@ -97,7 +98,8 @@ struct nd_message {
 typedef bool nd_generator(const struct nd_message *message,
                           struct nd_pen *pen);
 
-nd_generator nd_payload_dhcp, nd_payload_dns, nd_payload_http,
+nd_generator nd_payload_dhcp, nd_payload_dns, nd_payload_dtls,
+    nd_payload_http,
     nd_payload_kerberos, nd_payload_ldap, nd_payload_modbus, nd_payload_mqtt,
     nd_payload_mysql, nd_payload_netbios, nd_payload_ntp,
     nd_payload_postgresql, nd_payload_quic, nd_payload_radius, nd_payload_rdp,
