@@ -50,20 +50,16 @@ rotate(const struct head *head, const float *restrict from, size_t i,
     }
 }
 
-/* Keys to panels [keys / 32][d][32], zeros past the last key. */
+/* Keys to panels [keys / 32][d][32]; past the last key, what was there. */
 static void
 pack_keys(const struct head *head)
 {
     float row[ND_HEAD_MOST];
-    size_t panels = (head->keys + ND_PANEL - 1) / ND_PANEL;
-    for (size_t i = 0; i < panels * ND_PANEL; i++) {
+    for (size_t i = 0; i < head->keys; i++) {
         float *to = head->key_panels + i / ND_PANEL * head->d * ND_PANEL +
                     i % ND_PANEL;
-        if (i < head->keys)
-            rotate(head, head->qkv + i * head->stride + head->width, i, 1.0f,
-                   row);
-        else
-            memset(row, 0, sizeof row);
+        rotate(head, head->qkv + i * head->stride + head->width, i, 1.0f,
+               row);
         for (size_t j = 0; j < head->d; j++)
             to[j * ND_PANEL] = row[j];
     }
@@ -112,10 +108,11 @@ attend(const struct head *head, const float *queries, size_t rows, float *out,
        size_t out_stride)
 {
     size_t padded = (head->keys + ND_PANEL - 1) / ND_PANEL * ND_PANEL;
-    float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
+    float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64))) = {0};
     for (size_t j = 0; j < padded; j += ND_PANEL) {
+        size_t left = head->keys - j;
         multiply(queries, head->d, head->key_panels + j * head->d, head->d,
-                 rows, sums);
+                 rows, left < ND_PANEL ? left : ND_PANEL, sums);
         for (size_t r = 0; r < rows; r++)
             memcpy(head->scores + r * padded + j, sums + r * ND_PANEL,
                    ND_PANEL * sizeof *sums);
@@ -125,7 +122,7 @@ attend(const struct head *head, const float *queries, size_t rows, float *out,
     for (size_t j = 0; j < head->d; j += ND_PANEL) {
         size_t columns = head->d - j < ND_PANEL ? head->d - j : ND_PANEL;
         multiply(head->scores, padded, head->value_panels + j * head->keys,
-                 head->keys, rows, sums);
+                 head->keys, rows, columns, sums);
         for (size_t r = 0; r < rows; r++)
             memcpy(out + r * out_stride + j, sums + r * ND_PANEL,
                    columns * sizeof *out);

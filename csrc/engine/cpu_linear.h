@@ -17,44 +17,54 @@
 
 #include "cpu_vector.h"
 
-/* sums[r][0..2 LANES) = sum_k a[r][k] b[k][...], rows a constant. */
+/*
+ * sums[r][0..2 LANES) = sum_k a[r][k] b[k][...], or the left LANES of them;
+ * rows and right are constants.
+ */
 ND_INLINE void
 tile(const float *a, size_t a_stride, const float *b, size_t depth,
-     size_t rows, float *sums)
+     size_t rows, bool right, float *sums)
 {
     vector s[TILE_ROWS][2];
 #pragma GCC unroll 12
     for (size_t r = 0; r < rows; r++)
         s[r][0] = s[r][1] = fill(0.0f);
     for (size_t k = 0; k < depth; k++) {
-        vector left = load(b + k * ND_PANEL);
-        vector right = load(b + k * ND_PANEL + LANES);
+        vector b0 = load(b + k * ND_PANEL);
+        vector b1 = right ? load(b + k * ND_PANEL + LANES) : b0;
 #pragma GCC unroll 12
         for (size_t r = 0; r < rows; r++) {
             float x = a[r * a_stride + k];
-            s[r][0] += x * left;
-            s[r][1] += x * right;
+            s[r][0] += x * b0;
+            if (right)
+                s[r][1] += x * b1;
         }
     }
 #pragma GCC unroll 12
     for (size_t r = 0; r < rows; r++) {
         store(sums + r * ND_PANEL, s[r][0]);
-        store(sums + r * ND_PANEL + LANES, s[r][1]);
+        if (right)
+            store(sums + r * ND_PANEL + LANES, s[r][1]);
     }
 }
 
 #define ND_TILE_CASE(n)                                                       \
     case n:                                                                   \
-        if (n <= TILE_ROWS)                                                   \
-            tile(a, a_stride, b + j, depth, n, sums + j);                     \
+        if (n <= TILE_ROWS && columns - j > LANES)                            \
+            tile(a, a_stride, b + j, depth, n, true, sums + j);               \
+        else if (n <= TILE_ROWS)                                              \
+            tile(a, a_stride, b + j, depth, n, false, sums + j);              \
         break;
 
-/* sums (rows, 32) = a (rows, depth) times panel b (depth, 32). */
+/*
+ * sums (rows, 32) = a (rows, depth) times panel b (depth, 32), of which
+ * columns are wanted.
+ */
 static void
 multiply(const float *a, size_t a_stride, const float *b, size_t depth,
-         size_t rows, float *sums)
+         size_t rows, size_t columns, float *sums)
 {
-    for (size_t j = 0; j < ND_PANEL; j += 2 * LANES)
+    for (size_t j = 0; j < columns; j += 2 * LANES)
         switch (rows) {
             ND_TILE_CASE(1)
             ND_TILE_CASE(2)
@@ -157,7 +167,7 @@ linear_block(const struct nd_linear *op, size_t first, size_t end,
             rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
             multiply(in + row * stride, stride,
                      weight->data + panel * depth * ND_PANEL, depth, rows,
-                     sums);
+                     ND_PANEL, sums);
             finish_tile(op, row, rows, panel * ND_PANEL, sums);
         }
 }

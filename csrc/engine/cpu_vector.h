@@ -11,7 +11,7 @@
  *
  * GCC's and clang's vector extension: no intrinsics, so one source serves
  * AVX-512, AVX2, SSE2 and NEON. A sum of a row adds lane by lane, then the
- * lanes in order: its order depends on the length of the row alone.
+ * lanes by halves: its order depends on the length of the row alone.
  */
 #ifndef ND_ENGINE_CPU_VECTOR_H
 #define ND_ENGINE_CPU_VECTOR_H
@@ -104,19 +104,27 @@ gelu(vector x)
 ND_INLINE float
 add_lanes(vector x)
 {
-    float sum = 0.0f;
-    for (int i = 0; i < LANES; i++)
-        sum += x[i];
-    return sum;
+    float sums[LANES];
+    store(sums, x);
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++)
+            sums[i] += sums[i + half];
+    return sums[0];
 }
 
 ND_INLINE float
 largest_lane(vector x)
 {
-    float most = x[0];
-    for (int i = 1; i < LANES; i++)
-        most = x[i] > most ? x[i] : most;
-    return most;
+    float most[LANES];
+    store(most, x);
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++)
+            most[i] = most[i] > most[i + half] ? most[i] : most[i + half];
+    return most[0];
 }
 
 #endif
