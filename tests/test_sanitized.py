@@ -118,3 +118,32 @@ def test_broken_captures_end_well(suffix: str, sanitized: Path, tmp_path: Path) 
         (folder / f"{i:03d}.{suffix}").write_bytes(content)
     told = run_sanitized(sanitized, folder)
     assert int(told.split()[-1]) > 10
+
+
+ENGINE = ("cpu", "json", "ops", "rng", "rowformer", "safetensors", "sampler", "threads")
+
+
+@pytest.mark.parametrize(
+    ("sanitizer", "options"), [("thread", []), ("address", ["fork"])]
+)
+def test_engine_has_no_race_and_no_leak(
+    sanitizer: str, options: list[str], tmp_path: Path
+) -> None:
+    """Flows drawn on one thread and on four, a call that ends early, a fork."""
+    program = tmp_path / "drive_engine"
+    engine = sorted((ROOT / "csrc" / "engine").glob("*.c"))
+    sources = [p for p in engine if p.stem.startswith(ENGINE)]
+    flags = ["-std=gnu11", "-O1", "-g", f"-fsanitize={sanitizer}", "-Icsrc"]
+    sources += [ROOT / "csrc" / "status.c", ROOT / "tests" / "drive_engine.c"]
+    command = ["gcc", *flags, *map(str, sources), "-o", str(program), "-lm"]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
+    done = subprocess.run(
+        [str(program), *options],
+        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.stdout == "done\n"

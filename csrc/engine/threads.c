@@ -8,10 +8,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Looks at the next run before a thread sleeps: some 20 to 50 us. */
 enum { SPINS = 2000 };
+
+enum { PATH_SIZE = 1024 };
 
 #define OPEN (UINT64_C(1) << 31)
 #define JOINED (OPEN - 1)
@@ -43,14 +46,14 @@ struct start {
     uint64_t seen; /* run */
 };
 
-/* Whole CPUs of a cgroup v2 quota "max 100000" or "200000 100000"; 0: none. */
+/* Whole CPUs of a cpu.max: "max 100000" is 0, "150000 100000" is 2. */
 static size_t
-cgroup_limit(void)
+read_quota(const char *path)
 {
     char quota[32];
     long period = 0;
     size_t limit = 0;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
+    FILE *file = fopen(path, "r");
     if (file == NULL)
         return 0;
     if (fscanf(file, "%31s %ld", quota, &period) == 2 && period > 0) {
@@ -60,6 +63,41 @@ cgroup_limit(void)
     }
     fclose(file);
     return limit;
+}
+
+/* The line "0::/a/b" of /proc/self/cgroup: "/a/b"; "" if there is none. */
+static void
+read_membership(const char *path, char *group, size_t size)
+{
+    char line[PATH_SIZE];
+    FILE *file = fopen(path, "r");
+    group[0] = '\0';
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, "0::/", 4) == 0) {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(group, size, "%s", line + 3);
+        }
+    if (file != NULL)
+        fclose(file);
+}
+
+size_t
+nd_threads_quota(const char *membership, const char *mount)
+{
+    char group[PATH_SIZE], path[2 * PATH_SIZE];
+    size_t least = 0;
+    read_membership(membership, group, sizeof group);
+    for (;;) {
+        snprintf(path, sizeof path, "%.*s%s/cpu.max", PATH_SIZE / 2, mount,
+                 group);
+        size_t limit = read_quota(path);
+        if (limit > 0 && (least == 0 || limit < least))
+            least = limit;
+        char *parent = strrchr(group, '/');
+        if (parent == NULL)
+            return least;
+        *parent = '\0';
+    }
 }
 
 static size_t
@@ -79,7 +117,8 @@ nd_threads_available(void)
 {
     const char *wish = getenv("NETDIFFUSION_THREADS");
     long number = wish != NULL ? strtol(wish, NULL, 10) : 0;
-    size_t count = affinity_count(), limit = cgroup_limit();
+    size_t count = affinity_count();
+    size_t limit = nd_threads_quota("/proc/self/cgroup", "/sys/fs/cgroup");
     if (number > 0)
         count = (size_t)number;
     else if (limit > 0 && limit < count)

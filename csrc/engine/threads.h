@@ -8,7 +8,7 @@
  * Memory:  the pool; nothing per run.
  * Threads: one caller at a time. After a fork the child starts its own
  *          threads at its first run.
- * Python:  _core.Model(threads=).  Tests: test_ops.py
+ * Python:  _core.Model(threads=).  Tests: test_threads.py, drive_engine.c
  */
 #ifndef ND_ENGINE_THREADS_H
 #define ND_ENGINE_THREADS_H
@@ -27,6 +27,13 @@ typedef void nd_task(void *argument, size_t item, size_t worker);
  * from 1 up, else the CPUs of its affinity mask, cut to the cgroup's quota.
  */
 size_t nd_threads_available(void);
+
+/*
+ * Whole CPUs of the least quota on the way from the cgroup to the root,
+ * cgroup v2; 0: no quota. membership is /proc/self/cgroup, mount is
+ * /sys/fs/cgroup, or what stands for them in a test.
+ */
+size_t nd_threads_quota(const char *membership, const char *mount);
 
 /* A pool of count threads, the caller being one; NULL without memory. */
 struct nd_threads *nd_threads_create(size_t count);
