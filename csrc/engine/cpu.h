@@ -19,6 +19,7 @@
 #define ND_ENGINE_CPU_H
 
 #include "backend.h"
+#include "rng.h"
 
 /* Columns of a weight panel, rows of a block of work, most rows of a tile. */
 enum { ND_PANEL = 32, ND_ROW_BLOCK = 96, ND_TILE_MOST = 12 };
@@ -75,8 +76,11 @@ struct nd_cpu_part {
     size_t first, end, column, column_end;
 };
 
+struct nd_cpu_kernels;
+
 /* What a part is given beside its op. */
 struct nd_cpu_context {
+    const struct nd_cpu_kernels *kernels;
     const struct nd_step *step;
     const struct nd_cpu_queries *queries;
     float *scratch; /* of the thread, for ATTENTION */
@@ -85,10 +89,18 @@ struct nd_cpu_context {
 typedef void nd_cpu_run(const struct nd_op *op, struct nd_cpu_part part,
                         const struct nd_cpu_context *context);
 
-/* The ops that are compiled per instruction set. */
+enum { ND_NORMALS = 64 };
+
+/* The normal numbers of ND_NORMALS / 4 Philox blocks from one on. */
+typedef void nd_cpu_normals(const struct nd_step *step,
+                            const struct nd_philox_counter *first,
+                            float normals[ND_NORMALS]);
+
+/* What is compiled per instruction set. */
 struct nd_cpu_kernels {
     const char *name; /* "avx512", "avx2", "baseline" */
     nd_cpu_run *linear, *norm, *attention, *condition, *estimate;
+    nd_cpu_normals *normals;
 };
 
 #if defined(__x86_64__)

@@ -81,10 +81,18 @@ pack_values(const struct head *head)
     }
 }
 
-/* Scores to weights, in place; columns past the keys become zero. */
-static void
-softmax(float *scores, size_t keys, size_t padded)
+/* Keys, up to whole vectors. */
+ND_INLINE size_t
+whole_vectors(size_t keys)
 {
+    return (keys + LANES - 1) / LANES * LANES;
+}
+
+/* Scores to weights, in place; those past the keys become zero. */
+static void
+softmax(float *scores, size_t keys)
+{
+    size_t padded = whole_vectors(keys);
     for (size_t j = keys; j < padded; j++)
         scores[j] = -INFINITY;
     vector most = load(scores);
@@ -102,26 +110,37 @@ softmax(float *scores, size_t keys, size_t padded)
         store(scores + j, load(scores + j) * factor);
 }
 
+/* scores (rows, keys) = queries times keys, rows nd_stride(keys) apart. */
+static void
+score(const struct head *head, const float *queries, size_t rows)
+{
+    float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
+    size_t stride = nd_stride(head->keys);
+    for (size_t j = 0; j < head->keys; j += ND_PANEL) {
+        size_t left = head->keys - j;
+        size_t columns = left < ND_PANEL ? left : ND_PANEL;
+        multiply(queries, head->d, head->key_panels + j * head->d, head->d,
+                 rows, columns, sums);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t i = 0; i < columns; i += LANES)
+                store(head->scores + r * stride + j + i,
+                      load(sums + r * ND_PANEL + i));
+    }
+}
+
 /* out rows of one tile of queries, the head's d columns. */
 static void
 attend(const struct head *head, const float *queries, size_t rows, float *out,
        size_t out_stride)
 {
-    size_t padded = (head->keys + ND_PANEL - 1) / ND_PANEL * ND_PANEL;
-    float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64))) = {0};
-    for (size_t j = 0; j < padded; j += ND_PANEL) {
-        size_t left = head->keys - j;
-        multiply(queries, head->d, head->key_panels + j * head->d, head->d,
-                 rows, left < ND_PANEL ? left : ND_PANEL, sums);
-        for (size_t r = 0; r < rows; r++)
-            memcpy(head->scores + r * padded + j, sums + r * ND_PANEL,
-                   ND_PANEL * sizeof *sums);
-    }
+    float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
+    size_t stride = nd_stride(head->keys);
+    score(head, queries, rows);
     for (size_t r = 0; r < rows; r++)
-        softmax(head->scores + r * padded, head->keys, padded);
+        softmax(head->scores + r * stride, head->keys);
     for (size_t j = 0; j < head->d; j += ND_PANEL) {
         size_t columns = head->d - j < ND_PANEL ? head->d - j : ND_PANEL;
-        multiply(head->scores, padded, head->value_panels + j * head->keys,
+        multiply(head->scores, stride, head->value_panels + j * head->keys,
                  head->keys, rows, columns, sums);
         for (size_t r = 0; r < rows; r++)
             memcpy(out + r * out_stride + j, sums + r * ND_PANEL,

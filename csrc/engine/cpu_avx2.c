@@ -12,12 +12,14 @@
 #endif
 #if !defined(__clang__)
 #pragma GCC optimize("fp-contract=fast") /* -std=c11 turns FMA off */
+#pragma GCC optimize("no-math-errno") /* else no square root in vectors */
 #endif
 
 #define ND_LANES 8
 #define ND_TILE_ROWS 6
 #include "cpu_attention.h"
 #include "cpu_linear.h"
+#include "cpu_normal.h"
 #include "cpu_rows.h"
 
 const struct nd_cpu_kernels nd_cpu_avx2 = {
@@ -27,6 +29,7 @@ const struct nd_cpu_kernels nd_cpu_avx2 = {
     .attention = run_attention,
     .condition = run_condition,
     .estimate = run_estimate,
+    .normals = run_normals,
 };
 
 #if defined(__clang__)

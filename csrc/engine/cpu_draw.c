@@ -29,22 +29,23 @@ block_words(const struct nd_step *step, const struct place *place,
     nd_philox(key, &at, words);
 }
 
-/* x[e] += factor * normal(e) for the count elements of a packet's row. */
+/* x[e] += noise_scale * normal(e) for the count elements of a packet. */
 static void
-add_normal(const struct nd_step *step, const struct place *place, size_t count,
-           float *x)
+add_normal(const struct nd_cpu_context *context, const struct place *place,
+           size_t count, float *x)
 {
+    const struct nd_step *step = context->step;
     size_t element = place->packet * count, end = element + count;
-    float *first = x - element;
+    float *first = x - element, scale = step->noise_scale;
     while (element < end) {
-        uint32_t words[4];
-        float normal[4];
-        block_words(step, place, step->noise_stream, element / 4, words);
-        nd_normal(words, normal);
-        do {
-            first[element] += step->noise_scale * normal[element % 4];
-            element++;
-        } while (element % 4 != 0 && element < end);
+        float normals[ND_NORMALS];
+        size_t start = element / 4 * 4, stop = start + ND_NORMALS;
+        const struct nd_philox_counter at = {
+            {(uint32_t)(start / 4), place->flow_low, place->flow_high,
+             step->noise_stream}};
+        context->kernels->normals(step, &at, normals);
+        for (; element < end && element < stop; element++)
+            first[element] += scale * normals[element - start];
     }
 }
 
@@ -159,7 +160,7 @@ nd_cpu_noise(const struct nd_op *any, struct nd_cpu_part part,
             for (size_t j = 0; j < op->x->columns; j++)
                 x[j] = estimate[j] = 0.0f;
         }
-        add_normal(context->step, &place, op->x->columns, x);
+        add_normal(context, &place, op->x->columns, x);
     }
 }
 
@@ -180,7 +181,7 @@ nd_cpu_renoise(const struct nd_op *any, struct nd_cpu_part part,
             for (int c = 0; c < 3; c++)
                 x[j + (size_t)c] = c == colour ? 1.0f : -1.0f;
         }
-        add_normal(context->step, &all.place, count, x);
+        add_normal(context, &all.place, count, x);
     }
 }
 

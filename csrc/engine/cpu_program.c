@@ -356,8 +356,8 @@ context_of(const struct work *work, size_t worker)
     float *scratch = cpu->scratch;
     if (scratch != NULL)
         scratch += worker * cpu->scratch_size;
-    return (struct nd_cpu_context){work->step, work->program->queries,
-                                   scratch};
+    return (struct nd_cpu_context){cpu->kernels, work->step,
+                                   work->program->queries, scratch};
 }
 
 static void

@@ -78,29 +78,37 @@ run_condition(const struct nd_op *any, struct nd_cpu_part part,
 
 /* p[0..96) = softmax over each of 32 cells' three colours of l[0..96). */
 static void
-softmax_cells(const float *l, float *p)
+softmax_cells(const float *restrict l, float *restrict p)
 {
-    for (size_t j = 0; j < 96; j += 3) {
-        float most = l[j] > l[j + 1] ? l[j] : l[j + 1];
-        most = most > l[j + 2] ? most : l[j + 2];
-        p[j] = l[j] - most;
-        p[j + 1] = l[j + 1] - most;
-        p[j + 2] = l[j + 2] - most;
+    float w[3][32] __attribute__((aligned(64)));
+    for (size_t j = 0; j < 32; j++) {
+        w[0][j] = l[3 * j];
+        w[1][j] = l[3 * j + 1];
+        w[2][j] = l[3 * j + 2];
     }
-    for (size_t j = 0; j < 96; j += LANES)
-        store(p + j, exponential(load(p + j)));
-    for (size_t j = 0; j < 96; j += 3) {
-        float factor = 1.0f / (p[j] + p[j + 1] + p[j + 2]);
-        p[j] *= factor;
-        p[j + 1] *= factor;
-        p[j + 2] *= factor;
+    for (size_t j = 0; j < 32; j += LANES) {
+        vector a = load(w[0] + j), b = load(w[1] + j), c = load(w[2] + j);
+        vector most = larger(larger(a, b), c);
+        a = exponential(a - most);
+        b = exponential(b - most);
+        c = exponential(c - most);
+        vector factor = 1.0f / (a + b + c);
+        store(w[0] + j, a * factor);
+        store(w[1] + j, b * factor);
+        store(w[2] + j, c * factor);
+    }
+    for (size_t j = 0; j < 32; j++) {
+        p[3 * j] = w[0][j];
+        p[3 * j + 1] = w[1][j];
+        p[3 * j + 2] = w[2][j];
     }
 }
 
 /* The finished logits of 96 elements, zeros past the row's end. */
 static void
-finish_logits(const struct nd_step *step, const float *logits,
-              const float *none, const float *x, size_t count, float *l)
+finish_logits(const struct nd_step *step, const float *restrict logits,
+              const float *restrict none, const float *restrict x,
+              size_t count, float *restrict l)
 {
     for (size_t j = 0; j < count; j++) {
         float y = logits[j];
@@ -118,12 +126,14 @@ estimate_row(const struct nd_estimate *op, size_t row,
 {
     float l[96] __attribute__((aligned(64)));
     float p[96] __attribute__((aligned(64)));
-    float *logits = nd_cpu_floats(op->logits) + row * op->logits->stride;
+    float *restrict logits =
+        nd_cpu_floats(op->logits) + row * op->logits->stride;
     const float *none = op->none != NULL ? nd_cpu_floats(op->none) +
                                                row * op->none->stride
                                          : NULL;
-    float *x = nd_cpu_floats(op->x) + row * op->x->stride;
-    float *estimate = nd_cpu_floats(op->estimate) + row * op->estimate->stride;
+    float *restrict x = nd_cpu_floats(op->x) + row * op->x->stride;
+    float *restrict estimate =
+        nd_cpu_floats(op->estimate) + row * op->estimate->stride;
     for (size_t j = 0; j < op->x->columns; j += 96) {
         size_t left = op->x->columns - j, count = left < 96 ? left : 96;
         finish_logits(step, logits + j, none != NULL ? none + j : NULL, x + j,
