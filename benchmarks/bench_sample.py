@@ -111,7 +111,12 @@ class Network(RowFormer):
         return self.requires_grad_(False).eval()
 
     def embed(
-        self, x: Tensor, estimate: Tensor | None, places: Places, sigma: Tensor
+        self,
+        x: Tensor,
+        estimate: Tensor | None,
+        places: Places,
+        sigma: Tensor,
+        held: Tensor | None = None,
     ) -> Tensor:
         """Return the tokens before the first block."""
         scale = torch.rsqrt(1 + sigma * sigma)[:, None, None, None]
