@@ -1,4 +1,8 @@
-"""Every op of the engine against NumPy and torch, on every device, odd sizes."""
+"""Every op of the engine against NumPy and torch, on every device, odd sizes.
+
+The specification is the text of ``backend.h``. There is no second, plain C version
+of an op: products are held to sums in double precision, the rest to torch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ torch = pytest.importorskip("torch")
 import reference  # noqa: E402
 
 DEVICES = ("cpu:avx512", "cpu:avx2", "cpu:baseline", "vulkan:0")
-ROWS = (1, 7, 63, 65, 127)
+ROWS = (1, 7, 63, 65, 127, 1024)
 STEP = """noise_row input_scale prior guidance a b c noise_scale temperature
 draw_stream noise_stream seed_low seed_high"""
 FIELDS = {name: i for i, name in enumerate(STEP.split())}
@@ -73,7 +77,9 @@ def assert_close(got: np.ndarray, wanted: np.ndarray, scale: float = 1.0) -> Non
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize(("out", "inside"), [(33, 7), (64, 65), (129, 222), (3, 1)])
+@pytest.mark.parametrize(
+    ("out", "inside"), [(33, 7), (64, 65), (129, 222), (3, 1), (65, 1024)]
+)
 def test_linear(device: str, rows: int, out: int, inside: int) -> None:
     """Plain, SiLU, GELU and residual epilogues."""
     x, matrix, bias = normal(rows, inside), normal(out, inside, seed=1), normal(out)
@@ -151,7 +157,7 @@ def test_norm(device: str, lengths: tuple[int, ...], with_constant: bool) -> Non
 
 
 @pytest.mark.parametrize(("heads", "d"), [(1, 8), (2, 32), (4, 64), (1, 96)])
-@pytest.mark.parametrize("lengths", [(1,), (7, 63, 1, 65), (127,), (200, 3)])
+@pytest.mark.parametrize("lengths", [(1,), (7, 63, 1, 65), (127,), (200, 3), (1024,)])
 def test_attention(device: str, lengths: tuple[int, ...], heads: int, d: int) -> None:
     """Rotary attention inside each flow."""
     rows, width, longest = sum(lengths), heads * d, max(lengths)
