@@ -153,21 +153,36 @@ finish_tile(const struct nd_linear *op, size_t first, size_t rows, size_t n,
 
 #undef ND_EPILOGUE_CASE
 
+/*
+ * Asks for a tile's share of the panel after the one at work, which is on its
+ * way from memory while the tile is computed.
+ */
+ND_INLINE void
+prefetch(const float *panel, size_t depth, size_t tile, size_t tiles)
+{
+    size_t lines = depth * ND_PANEL / 16;
+    for (size_t i = lines * tile / tiles; i < lines * (tile + 1) / tiles; i++)
+        __builtin_prefetch(panel + 16 * i, 0, 2);
+}
+
 /* Rows [first, end) by panels. */
 static void
 linear_block(const struct nd_linear *op, size_t first, size_t end,
              size_t panel, size_t last)
 {
     const struct nd_cpu_weight *weight = (const void *)op->weight;
-    const float *in = nd_cpu_floats(op->in);
     size_t depth = op->weight->in, stride = op->in->stride;
+    size_t tiles = (end - first + TILE_ROWS - 1) / TILE_ROWS;
+    const float *b = weight->data + panel * depth * ND_PANEL;
     float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
-    for (; panel < last; panel++)
-        for (size_t row = first, rows; row < end; row += rows) {
-            rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
-            multiply(in + row * stride, stride,
-                     weight->data + panel * depth * ND_PANEL, depth, rows,
-                     ND_PANEL, sums);
+    for (; panel < last; panel++, b += depth * ND_PANEL)
+        for (size_t tile = 0; tile < tiles; tile++) {
+            size_t row = first + tile * TILE_ROWS;
+            size_t rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
+            if (panel + 1 < last)
+                prefetch(b + depth * ND_PANEL, depth, tile, tiles);
+            multiply(nd_cpu_floats(op->in) + row * stride, stride, b, depth,
+                     rows, ND_PANEL, sums);
             finish_tile(op, row, rows, panel * ND_PANEL, sums);
         }
 }
