@@ -10,8 +10,9 @@ kept    share that `nd.repair` leaves as it is, but for what is private: TCP
         the second half of ICMP headers, checksums
 
 and for each rule how many flows break it, and how many it changes. A TCP flow
-is complete when it has the SYN of both ends, the FIN of both or a RST, and
-every byte that is acknowledged; any other flow is. ``--docs PAGE`` writes the
+is complete when it begins with a SYN, has that of the other end, the FIN of
+both or a RST, and every byte that is acknowledged; any other flow when as many
+datagrams end as begin. ``--docs PAGE`` writes the
 table of rules into a page that has one.
 """
 
@@ -42,8 +43,14 @@ Mask = npt.NDArray[np.bool_]
 
 def per_flow(flows: nd.FlowSet, packets: Mask) -> Mask:
     """Whether any packet of a flow is marked."""
+    return count(flows, packets) > 0
+
+
+def count(flows: nd.FlowSet, packets: Mask) -> npt.NDArray[np.int64]:
+    """How many packets of a flow are marked."""
     sums = np.concatenate([[0], np.cumsum(packets)])
-    return sums[flows.offsets[1:]] > sums[flows.offsets[:-1]]
+    marked: npt.NDArray[np.int64] = sums[flows.offsets[1:]] - sums[flows.offsets[:-1]]
+    return marked
 
 
 def complete(flows: nd.FlowSet) -> Mask:
@@ -54,10 +61,15 @@ def complete(flows: nd.FlowSet) -> Mask:
         return per_flow(flows, flag & (flows.direction == direction))
 
     opened = sent("tcp_syn", 0) & sent("tcp_syn", 1)
+    first = flows.rows[np.minimum(flows.offsets[:-1], len(flows.rows) - 1)]
+    opened &= (LAYOUT.values(first, "tcp_ackf") == 0) & (flows.n_packets > 0)
     closed = sent("tcp_fin", 0) & sent("tcp_fin", 1)
     closed |= sent("tcp_rst", 0) | sent("tcp_rst", 1)
     tcp = flows.protocol == TCP
-    whole: Mask = np.where(tcp, opened & closed, True)
+    offset, more = (LAYOUT.values(flows.rows, n) for n in ("ipv4_foff", "ipv4_mfbit"))
+    begun = count(flows, (offset == 0) & (more == 1))
+    ended = count(flows, (offset > 0) & (more == 0))
+    whole: Mask = np.where(tcp, opened & closed, begun == ended)
     for i in np.flatnonzero(whole & tcp):
         whole[i] = nothing_missing(flows, int(i))
     return whole
@@ -91,7 +103,7 @@ def nothing_missing(flows: nd.FlowSet, flow: int) -> bool:
 
 def broken(flows: nd.FlowSet) -> Mask:
     """Return which rules each flow breaks, shape (F, rules)."""
-    count, _ = _core.validate(
+    count = _core.validate(
         flows.rows,
         flows.offsets,
         flows.timestamps,
@@ -101,7 +113,7 @@ def broken(flows: nd.FlowSet) -> Mask:
         flows.ip_version,
         flows.protocol,
         np.zeros(len(flows), np.uint8),
-    )
+    )[0]
     return count > 0
 
 

@@ -196,7 +196,7 @@ def test_transport_that_costs_least_wins() -> None:
         row[SPANS["udp"]] = -1
     flows, report = repaired(rows)
     assert flows.protocol.tolist() == [17]
-    assert report.by_rule() == {"transport": 3 * 64}
+    assert report.by_rule() == {"transport": 64, "ip-fragment": 2}
 
 
 def test_the_client_sends_first() -> None:
@@ -245,6 +245,36 @@ def test_fragments_are_kept(tmp_path: Path) -> None:
     command += ["-e", "ip.reassembled.length", "-o", "udp.check_checksum:TRUE"]
     told = subprocess.run(command, capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["1", "3000", "1"]
+
+
+@pytest.mark.parametrize("transport", ["udp", "icmp"])
+def test_fragments_of_ipv6_are_kept(transport: str, tmp_path: Path) -> None:
+    """Rows have no cells for their headers, written captures are whole."""
+    fields = {"icmp_type": 128} if transport == "icmp" else {"port": 4433}
+    rows = [packet(transport, version=6, size=1432, **fields) for _ in range(4)]
+    for i in (1, 2):
+        rows[i][SPANS[transport]] = -1
+    flows, report = repaired(rows)
+    assert report.by_rule() == {} and nd.validate(flows).ok
+    assert values(flows, "ipv6_nh")[:3] == [44] * 3 != values(flows, "ipv6_nh")[3]
+    assert FORM.values(flows.canonical(), "ipv6_len").tolist() == [1432] * 4
+    path = tmp_path / "fragments.pcap"
+    assert expert_lines(flows, path) == []
+    command = [
+        "tshark",
+        "-r",
+        str(path),
+        "-T",
+        "fields",
+        "-e",
+        "ipv6.reassembled.length",
+    ]
+    command += ["-e", f"{transport}{'v6' * (transport == 'icmp')}.checksum.status"]
+    command += ["-o", "udp.check_checksum:TRUE"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["4304", "1", "1"]
+    again = nd.read_flows(path)
+    assert again.n_packets.tolist() == [4]
 
 
 def test_fragments_cost_one_cell() -> None:
@@ -381,6 +411,68 @@ def test_hints_are_followed() -> None:
     seq, ack = values(flows, "tcp_seq"), values(flows, "tcp_ackn")
     assert ack[7] == ack[8] == seq[3] + 1000
     assert seq[9] == seq[6] and seq[11] == seq[6] + 1010
+
+
+def test_late_data_fills_the_hole() -> None:
+    """After a hole, data that is sent again is what was missing."""
+    rows = [*handshake(), packet(size=1000)]
+    rows += [packet(size=1000, motion_seq=GAP), packet(size=1000, motion_seq=AGAIN)]
+    rows += [packet(size=500)]
+    flows, report = repaired(rows)
+    seq = values(flows, "tcp_seq")
+    assert [s - seq[3] for s in seq[4:]] == [2000, 1000, 3000]
+    assert hints(flows, "motion_seq")[3:] == [IN_ORDER, GAP, AGAIN, IN_ORDER]
+    assert report.by_rule() == {} and nd.validate(flows).ok
+
+
+def test_a_closed_window_is_probed() -> None:
+    """One byte may be sent into it, RFC 9293 section 3.8.6.1."""
+    rows = handshake()
+    rows[1] = packet(server=True, flags=SYN | ACK)
+    rows += [packet(server=True, tcp_wsize=0), packet(size=1)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {} and nd.validate(flows).ok
+    assert values(flows, "tcp_wsize")[3] == 0
+    _, report = repaired([*rows[:4], packet(size=2)])
+    assert report.by_rule().keys() == {"tcp-window"}
+
+
+def test_both_ends_may_open() -> None:
+    """RFC 9293 figure 7: two SYNs cross, and both are acknowledged."""
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN)]
+    rows += [packet(flags=SYN | ACK), packet(server=True, flags=SYN | ACK)]
+    for row in rows[2:]:
+        put(row, "motion_seq", AGAIN)
+    rows += [packet(size=9), packet(server=True)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {} and nd.validate(flows).ok
+    seq, ack = values(flows, "tcp_seq"), values(flows, "tcp_ackn")
+    assert seq[2] == seq[0] and seq[3] == seq[1] and seq[4] == seq[0] + 1
+    assert ack[2] == seq[1] + 1 and ack[3] == seq[0] + 1
+    rows[2] = packet()
+    assert values(repaired(rows)[0], "tcp_ackf")[1] == 1
+
+
+def test_what_a_reset_leaves_on_the_way() -> None:
+    """After a RST an acknowledgement may come, new data and SYNs not."""
+    rows = [*handshake(), packet(size=9), packet(flags=RST | ACK), packet()]
+    rows += [packet(size=9, motion_seq=AGAIN)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {} and nd.validate(flows).ok
+    assert values(flows, "tcp_rst")[4] == 1
+    flows, report = repaired([*rows, packet(size=5)])
+    assert values(flows, "tcp_rst")[4] == 0
+    assert report.by_rule() == {"tcp-reset": 1}
+
+
+def test_fast_open_by_its_trial_option() -> None:
+    """Data on a SYN with the experiment of RFC 7413 appendix A."""
+    option = bytes.fromhex("fe0cf9890000000000000000")
+    rows = [packet(flags=SYN, options=option, size=86)]
+    rows += [packet(server=True, flags=SYN | ACK)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {} and nd.validate(flows).ok
+    assert options_of(flows, 0) == option
 
 
 def test_a_syn_is_answered_by_syn_ack() -> None:

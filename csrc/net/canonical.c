@@ -50,8 +50,10 @@ payload_length(const int8_t *row, enum nd_header ip, enum nd_header transport)
         headers += nd_row_get(row, ND_FIELD_TCP_DATA_OFFSET) * 4;
     else if (transport != ND_HEADER_COUNT)
         headers += 8; /* UDP and ICMP */
-    if (ip == ND_HEADER_IPV6 && transport == ND_HEADER_ICMP &&
-        nd_row_get(row, ND_FIELD_IPV6_NEXT) == 0)
+    uint32_t next = nd_row_get(row, ND_FIELD_IPV6_NEXT);
+    if (ip == ND_HEADER_IPV6 && next == 44)
+        headers += 8; /* a fragment, RFC 8200 section 4.5 */
+    if (ip == ND_HEADER_IPV6 && transport == ND_HEADER_ICMP && next == 0)
         headers += (uint32_t)nd_icmp_hop_by_hop(
             6, (uint8_t)nd_row_get(row, ND_FIELD_ICMP_TYPE));
     return total > headers ? total - headers : 0;

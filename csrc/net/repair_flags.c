@@ -14,7 +14,10 @@ set_flags(struct nd_draft *flow, struct nd_step *step, enum nd_rule rule,
     step->flags = (uint16_t)flags;
 }
 
-/* A RST stays when its sender sends nothing but RST from then on. */
+/*
+ * A RST stays when its sender sends no SYN and no new data from then on: what
+ * is still on its way may acknowledge, or come again.
+ */
 static void
 keep_resets(struct nd_draft *flow)
 {
@@ -22,7 +25,9 @@ keep_resets(struct nd_draft *flow)
     for (size_t i = flow->n; i-- > 0;) {
         struct nd_step *step = &flow->steps[i];
         if (!(step->flags & ND_TCP_RST)) {
-            silent[step->direction] = false;
+            if (step->flags & ND_TCP_SYN ||
+                (step->payload > 0 && step->seq_hint != ND_SEQ_AGAIN))
+                silent[step->direction] = false;
             continue;
         }
         if (silent[step->direction]) {
@@ -61,6 +66,7 @@ quiet_resets(struct nd_draft *flow)
 struct opening {
     bool syn[2];
     bool other[2]; /* has sent something that is neither SYN nor RST */
+    bool crossed;
 };
 
 static bool
@@ -82,24 +88,54 @@ must_open(const struct opening *o, uint8_t direction)
            !o->other[1];
 }
 
-static void
-open_with_syn(struct nd_draft *flow, struct nd_step *step)
+/* RFC 7413 section 2 */
+static bool
+is_fast_open(struct nd_step *step)
 {
     size_t length;
-    unsigned flags = step->flags & ~(unsigned)(ND_TCP_FIN | ND_TCP_ACK);
-    flags |= step->direction == 0 ? ND_TCP_SYN : ND_TCP_SYN | ND_TCP_ACK;
+    return step->direction == 0 &&
+           (nd_repair_find_option(&step->tcp_options, ND_OPT_FAST_OPEN,
+                                  &length) != NULL ||
+            nd_repair_find_option(&step->tcp_options, ND_OPT_TRIAL,
+                                  &length) != NULL);
+}
+
+/* The server's SYN acknowledges the client's, unless both cross. */
+static void
+open_with_syn(struct nd_draft *flow, struct nd_step *step, bool crossed)
+{
+    unsigned flags = (step->flags & ~(unsigned)ND_TCP_FIN) | ND_TCP_SYN;
+    if (!crossed && step->direction == 0)
+        flags &= ~(unsigned)ND_TCP_ACK;
+    else if (!crossed)
+        flags |= ND_TCP_ACK;
     set_flags(flow, step, ND_RULE_TCP_HANDSHAKE, flags);
-    bool fast = step->direction == 0 && /* RFC 7413 */
-                nd_repair_find_option(&step->tcp_options, ND_OPT_FAST_OPEN,
-                                      &length);
-    if (!fast)
+    if (!is_fast_open(step))
         nd_repair_set_payload(flow, step, ND_RULE_TCP_HANDSHAKE, 0);
+}
+
+/*
+ * Simultaneous open, RFC 9293 figure 7: the server's SYN acknowledges
+ * nothing, and what the client sends next is a SYN-ACK.
+ */
+static bool
+is_crossed(const struct nd_draft *flow, const struct opening *o, size_t i)
+{
+    const unsigned syn_ack = ND_TCP_SYN | ND_TCP_ACK;
+    const struct nd_step *step = &flow->steps[i];
+    if (step->direction == 0 || (step->flags & syn_ack) != ND_TCP_SYN ||
+        !o->syn[0] || o->syn[1] || o->other[0])
+        return false;
+    while (++i < flow->n)
+        if (flow->steps[i].direction == 0)
+            return (flow->steps[i].flags & (syn_ack | ND_TCP_RST)) == syn_ack;
+    return false;
 }
 
 static void
 settle_opening(struct nd_draft *flow)
 {
-    struct opening o = {{false, false}, {false, false}};
+    struct opening o = {{false, false}, {false, false}, false};
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
         uint8_t d = step->direction;
@@ -111,7 +147,8 @@ settle_opening(struct nd_draft *flow)
         }
         bool syn = step->flags & ND_TCP_SYN;
         if ((syn && may_open(&o, d)) || must_open(&o, d)) {
-            open_with_syn(flow, step);
+            o.crossed |= is_crossed(flow, &o, i);
+            open_with_syn(flow, step, o.crossed);
             o.syn[d] = true;
         } else {
             if (syn)
@@ -156,7 +193,8 @@ settle_syn_options(struct nd_draft *flow, struct nd_step *step,
                    struct offer *o)
 {
     static const uint8_t offers[] = {ND_OPT_SCALE, ND_OPT_SACK_OK,
-                                     ND_OPT_TIMESTAMP, ND_OPT_FAST_OPEN};
+                                     ND_OPT_TIMESTAMP, ND_OPT_FAST_OPEN,
+                                     ND_OPT_TRIAL};
     uint8_t d = step->direction;
     size_t length;
     drop_option(flow, step, ND_OPT_SACK);
@@ -164,7 +202,8 @@ settle_syn_options(struct nd_draft *flow, struct nd_step *step,
         uint8_t kind = offers[k];
         if (!nd_repair_find_option(&step->tcp_options, kind, &length))
             continue;
-        if (d == 1 && o->seen[0] && !(o->kinds[0] & kind_bit(kind)))
+        bool answer = step->flags & ND_TCP_ACK && o->seen[!d];
+        if (answer && !(o->kinds[!d] & kind_bit(kind)))
             drop_option(flow, step, kind);
         else
             o->kinds[d] |= kind_bit(kind);
@@ -207,7 +246,7 @@ settle_negotiation(struct nd_draft *flow)
     offer_what_is_used(flow, ND_OPT_TIMESTAMP, ND_OPT_TIMESTAMP, 10, 1);
     offer_what_is_used(flow, ND_OPT_SACK, ND_OPT_SACK_OK, 2, 3);
     static const uint8_t on_syn[] = {ND_OPT_MSS, ND_OPT_SCALE, ND_OPT_SACK_OK,
-                                     ND_OPT_FAST_OPEN};
+                                     ND_OPT_FAST_OPEN, ND_OPT_TRIAL};
     struct offer o = {{false, false}, {0, 0}};
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];

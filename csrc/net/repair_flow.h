@@ -49,10 +49,16 @@ enum {
     ND_OPT_SACK_OK = 4,
     ND_OPT_SACK = 5,
     ND_OPT_TIMESTAMP = 8,
-    ND_OPT_FAST_OPEN = 34
+    ND_OPT_FAST_OPEN = 34,
+    ND_OPT_TRIAL = 254 /* an experiment, RFC 6994: Fast Open, RFC 7413 A.2 */
 };
 
-enum { ND_OPTION_BYTES = 40, ND_ECHO_RING = 32, ND_EDGE_RING = 64 };
+enum {
+    ND_OPTION_BYTES = 40,
+    ND_ECHO_RING = 32,
+    ND_EDGE_RING = 64,
+    ND_HOLE_RING = 16
+};
 
 /* Where headers begin in a canonical row, in cells. */
 enum {

@@ -2,17 +2,17 @@
 #include "repair_flow.h"
 
 /*
- * Fragments of UDP datagrams and of echo messages over IPv4, RFC 791 section
- * 3.2. A packet that was drawn without a transport header goes on with the
+ * Fragments of UDP datagrams and of echo messages, RFC 791 section 3.2, RFC
+ * 8200 section 4.5; of IPv6 the headers of fragments have no cells. A packet that was drawn without a transport header goes on with the
  * datagram of its sender's packet before: to set that one's "more fragments"
  * changes one cell, a header of its own 64.
  */
 
 enum {
     BLOCK = 8,
-    LONGEST = 65000,   /* of a datagram, as far as it was drawn */
-    LEAST_FIRST = 256, /* what a first fragment may come to have */
-    ECHO = 8, ECHO_REPLY = 0
+    LONGEST = 65535, /* of a datagram: IPv4 counts its header, IPv6 not */
+    LEAST_FIRST = 256,    /* what a first fragment may come to have */
+    ECHO = 8, ECHO_REPLY = 0, ECHO6 = 128, ECHO6_REPLY = 129
 };
 
 /* What the latest packet of a sender began or went on with. */
@@ -24,7 +24,8 @@ struct train {
 static void
 set_more(struct nd_draft *flow, struct nd_step *step, bool more)
 {
-    nd_count_change(flow, ND_RULE_IP_FRAGMENT, step->mf, more);
+    if (flow->ip_version == 4)
+        nd_count_change(flow, ND_RULE_IP_FRAGMENT, step->mf, more);
     step->mf = more;
 }
 
@@ -37,10 +38,17 @@ drew_transport(const struct nd_step *step)
 static bool
 may_begin(const struct nd_draft *flow, const struct nd_step *step)
 {
-    if (flow->ip_version != 4 || flow->protocol == ND_PROTOCOL_TCP)
+    uint8_t type = step->icmp_type;
+    switch (flow->protocol) {
+    case ND_PROTOCOL_UDP:
+        return true;
+    case ND_PROTOCOL_ICMP:
+        return type == ECHO || type == ECHO_REPLY;
+    case ND_PROTOCOL_ICMP6:
+        return type == ECHO6 || type == ECHO6_REPLY;
+    default:
         return false;
-    return flow->protocol == ND_PROTOCOL_UDP || step->icmp_type == ECHO ||
-           step->icmp_type == ECHO_REPLY;
+    }
 }
 
 static uint32_t
@@ -53,13 +61,16 @@ whole_blocks(uint32_t bytes)
 static void
 go_on(struct nd_draft *flow, struct train *train, struct nd_step *step)
 {
-    uint32_t bytes = whole_blocks(step->payload) + BLOCK;
+    uint32_t bytes = whole_blocks(step->payload > 0 ? step->payload : 1);
     step->later = train->last != NULL && !drew_transport(step) &&
                   train->bytes + bytes <= LONGEST;
     if (train->last != NULL)
         set_more(flow, train->last, step->later);
     if (!step->later)
-        train->bytes = LEAST_FIRST;
+        train->bytes = BLOCK + (flow->ip_version == 4
+                                    ? 20u + step->ip_options.length : 0u);
+    if (!step->later && bytes < LEAST_FIRST)
+        bytes = LEAST_FIRST;
     train->bytes += bytes;
     train->last = step->later || may_begin(flow, step) ? step : NULL;
     if (train->last == NULL)

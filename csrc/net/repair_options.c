@@ -27,6 +27,8 @@ tcp_length_legal(uint8_t kind, size_t length)
         return length == 18;
     case ND_OPT_FAST_OPEN:
         return length == 2 || (length >= 6 && length <= 18 && length % 2 == 0);
+    case ND_OPT_TRIAL:
+        return length == 4 || (length >= 8 && length <= 20 && length % 2 == 0);
     default:
         return false;
     }
@@ -192,6 +194,10 @@ blank_data(struct nd_options *options)
         size_t length = options->bytes[i + 1];
         if (kind != ND_OPT_MSS && kind != ND_OPT_SCALE)
             memset(options->bytes + i + 2, 0, length - 2);
+        if (kind == ND_OPT_TRIAL) {
+            options->bytes[i + 2] = 0xf9;
+            options->bytes[i + 3] = 0x89;
+        }
         i += length;
     }
 }

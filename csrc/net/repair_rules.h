@@ -17,6 +17,9 @@
 #ifndef ND_NET_REPAIR_RULES_H
 #define ND_NET_REPAIR_RULES_H
 
+/* A TTL may rise by so much from packet to packet, as traceroute's does. */
+enum { ND_TTL_RISE = 2 };
+
 /* Whether a packet alone can break a rule, or only one among others. */
 enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
 

@@ -9,6 +9,8 @@ nd_repair_room(const struct nd_draft *flow, const struct nd_step *step)
 {
     uint32_t headers = flow->ip_version == 6
                            ? IPV6_FIXED : IPV4_FIXED + step->ip_options.length;
+    if (flow->ip_version == 6 && (step->mf || step->later))
+        headers += SHORT_HEADER;
     if (step->later)
         return flow->options->mtu - headers;
     headers += flow->protocol == ND_PROTOCOL_TCP

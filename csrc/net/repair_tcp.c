@@ -11,7 +11,7 @@ struct side {
     uint32_t next;  /* after the highest byte, SYN or FIN sent */
     uint32_t floor; /* first byte of data */
     uint32_t last_ack;
-    bool started, syn, fin, acked;
+    bool started, syn, fin, reset, acked;
     struct nd_step *last;           /* its latest step that tells a window */
     unsigned last_shift;            /* of that window */
     int scale;                      /* -1: no SYN, or none offered */
@@ -22,6 +22,8 @@ struct side {
     size_t n_edges;                 /* ever */
     uint32_t again_from, again_to;  /* latest data that was sent again */
     bool again;
+    uint32_t holes[ND_HOLE_RING][2]; /* begin and end, oldest first */
+    size_t n_holes, n_filled;        /* ever */
 };
 
 struct state {
@@ -82,6 +84,8 @@ fit_window(struct state *t, const struct side *peer, uint32_t end)
     int32_t beyond = nd_seq_distance(peer->last->ack, end);
     if (beyond < 0)
         return true;
+    if (beyond == 1 && peer->last->window == 0)
+        return true; /* a probe, RFC 9293 section 3.8.6.1 */
     bool quiet = t->flow->options->events == ND_EVENTS_QUIET;
     unsigned shift = peer->last_shift;
     uint32_t need = ((uint32_t)beyond + (1u << shift) - 1) >> shift;
@@ -142,6 +146,38 @@ possible_hint(const struct side *me, const struct nd_step *step)
     return (enum nd_hint_seq)step->seq_hint;
 }
 
+static void
+push_hole(struct side *me, uint32_t from, uint32_t to)
+{
+    uint32_t *hole = me->holes[me->n_holes++ % ND_HOLE_RING];
+    hole[0] = from;
+    hole[1] = to;
+    if (me->n_holes - me->n_filled > ND_HOLE_RING)
+        me->n_filled++;
+}
+
+/*
+ * Data that comes late fills the oldest hole: it begins there, or where that
+ * is too short, ends there. False when there is none, or too little before.
+ */
+static bool
+fill_hole(struct side *me, struct nd_step *step)
+{
+    if (me->n_filled == me->n_holes || step->payload == 0)
+        return false;
+    uint32_t *hole = me->holes[me->n_filled % ND_HOLE_RING];
+    if (step->payload < hole[1] - hole[0]) {
+        step->seq = hole[0];
+        hole[0] += step->payload;
+        return true;
+    }
+    if (nd_seq_distance(me->floor, hole[1] - step->payload) < 0)
+        return false;
+    step->seq = hole[1] - step->payload;
+    me->n_filled++;
+    return true;
+}
+
 /*
  * Data that is sent again ends where the highest data ended, so it was sent
  * before whatever the segments were; without data it is a keep-alive, RFC
@@ -163,6 +199,8 @@ place_again(struct state *t, struct side *me, struct nd_step *step)
     uint32_t data_sent = me->next - me->fin - me->floor;
     if (step->payload > data_sent)
         nd_repair_set_payload(flow, step, ND_RULE_TCP_FIN, data_sent);
+    if (!(step->flags & ND_TCP_FIN) && fill_hole(me, step))
+        return;
     if (step->payload > 0 || step->flags & ND_TCP_FIN)
         step->seq = me->next - me->fin - step->payload;
     else
@@ -196,13 +234,18 @@ number_step(struct state *t, struct side *me, const struct side *peer,
     enum nd_hint_seq hint = possible_hint(me, step);
     if (hint == ND_SEQ_IN_ORDER && me->fin && step->payload > 0)
         drop_payload(flow, step, ND_RULE_TCP_FIN);
+    if (hint != ND_SEQ_AGAIN && me->reset)
+        drop_payload(flow, step, ND_RULE_TCP_RESET);
     set_seq_hint(flow, step, hint);
     place_step(t, me, step, hint);
     if (step->payload > 0 && hint == ND_SEQ_GAP &&
         !fit_window(t, peer, step->seq + step->payload)) {
-        set_seq_hint(flow, step, ND_SEQ_IN_ORDER);
+        hint = ND_SEQ_IN_ORDER;
+        set_seq_hint(flow, step, hint);
         step->seq = me->next;
     }
+    if (hint == ND_SEQ_GAP)
+        push_hole(me, me->next, step->seq);
     if (step->payload > 0 && !(step->flags & ND_TCP_SYN) &&
         !fit_window(t, peer, step->seq + step->payload)) {
         drop_payload(flow, step, ND_RULE_TCP_WINDOW);
@@ -228,6 +271,7 @@ account(const struct state *t, struct side *me, struct nd_step *step)
     me->started = true;
     me->syn |= syn;
     me->fin |= fin;
+    me->reset |= (step->flags & ND_TCP_RST) != 0;
     /* the window of a RST, or without an acknowledgement, means nothing */
     if ((step->flags & (ND_TCP_RST | ND_TCP_ACK)) == ND_TCP_ACK) {
         me->last = step;
@@ -355,6 +399,10 @@ duplicate_block(const struct side *peer, uint32_t ack, struct block *blocks)
     uint32_t to, from;
     if (peer->again && nd_seq_distance(peer->again_to, ack) >= 0) {
         blocks[0] = (struct block){peer->again_from, peer->again_to};
+        return 1;
+    }
+    if (edge_at(peer, 0, &to) && to == peer->floor && peer->syn) {
+        blocks[0] = (struct block){peer->isn, to};
         return 1;
     }
     if (edge_at(peer, 0, &to) && nd_seq_distance(peer->floor, to) > 0 &&

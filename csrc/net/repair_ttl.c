@@ -84,6 +84,14 @@ count_values(const struct nd_draft *flow, uint8_t direction)
     return s;
 }
 
+/* Hop by hop, as traceroute counts. */
+static bool
+rises(const struct nd_draft *flow, const struct nd_step *step, unsigned before)
+{
+    return drew_ttl(flow, step) && step->ttl > before &&
+           step->ttl <= before + ND_TTL_RISE;
+}
+
 /* The value before, or the usual one where that changes fewer cells. */
 static unsigned
 nearest(unsigned drawn, unsigned before, unsigned usual)
@@ -102,8 +110,8 @@ settle_sender(struct nd_draft *flow, uint8_t direction)
             continue;
         unsigned ttl = fixed_hops(flow, step);
         if (ttl == 0) {
-            ttl = stays(flow, &s, i) ? step->ttl
-                                     : nearest(step->ttl, before, s.usual);
+            bool kept = stays(flow, &s, i) || rises(flow, step, before);
+            ttl = kept ? step->ttl : nearest(step->ttl, before, s.usual);
             before = ttl;
         }
         if (step->headers_drawn >> ip_header(flow) & 1)

@@ -64,13 +64,20 @@ write_ipv6(const struct nd_draft *flow, const struct nd_step *step,
     uint8_t *b = w->ip;
     uint32_t label = (uint32_t)nd_chance(
         flow, ND_FOR_LABEL + (unsigned)step->direction, 0) & 0xfffff;
+    uint8_t next = flow->protocol;
     w->ip_bytes = IPV6_FIXED;
-    if (flow->protocol == ND_PROTOCOL_ICMP6)
-        w->extension_bytes = nd_icmp_hop_by_hop(6, step->icmp_type);
+    if (step->mf || step->later) {
+        w->extension_bytes = SHORT_HEADER;
+        next = 44;
+    } else if (flow->protocol == ND_PROTOCOL_ICMP6 &&
+               nd_icmp_hop_by_hop(6, step->icmp_type) > 0) {
+        w->extension_bytes = SHORT_HEADER;
+        next = 0;
+    }
     put32(b, UINT32_C(6) << 28 | (uint32_t)step->tos << 20 | label);
     nd_put16(b + 4, (uint32_t)(w->extension_bytes + w->transport_bytes) +
                         step->payload);
-    b[6] = w->extension_bytes > 0 ? 0 : flow->protocol;
+    b[6] = next;
     b[7] = step->ttl;
     memcpy(b + ADDRESS6_AT, flow->ends.address[step->direction], 16);
     memcpy(b + ADDRESS6_AT + 16, flow->ends.address[!step->direction], 16);

@@ -281,6 +281,7 @@ struct hops {
     uint32_t counts[256];
     size_t first, last;
     bool any;
+    unsigned before; /* of the packet before */
 };
 
 static uint8_t
@@ -315,7 +316,7 @@ is_control(const int8_t *row)
 static void
 check_ttls(const struct nd_evidence *e, struct nd_violations *v)
 {
-    struct hops hops[2] = {{{0}, 0, 0, false}, {{0}, 0, 0, false}};
+    struct hops hops[2] = {{{0}, 0, 0, false, 0}, {{0}, 0, 0, false, 0}};
     for (size_t i = 0; i < e->n; i++) {
         const int8_t *row = e->rows + i * ND_ROW_CELLS;
         struct hops *h = &hops[e->directions[i] & 1];
@@ -330,11 +331,15 @@ check_ttls(const struct nd_evidence *e, struct nd_violations *v)
     }
     for (size_t i = 0; i < e->n; i++) {
         const int8_t *row = e->rows + i * ND_ROW_CELLS;
-        const struct hops *h = &hops[e->directions[i] & 1];
-        if (!one_link(e, row) && row_ttl(row) != 0 &&
-            h->counts[row_ttl(row)] == 1 && i != h->first && i != h->last &&
-            !is_control(row))
+        struct hops *h = &hops[e->directions[i] & 1];
+        unsigned ttl = row_ttl(row);
+        if (one_link(e, row))
+            continue;
+        bool rises = ttl > h->before && ttl <= h->before + ND_TTL_RISE;
+        if (ttl != 0 && h->counts[ttl] == 1 && i != h->first &&
+            i != h->last && !is_control(row) && !rises)
             nd_note(v, ND_RULE_IP_TTL, (int64_t)i);
+        h->before = ttl;
     }
 }
 

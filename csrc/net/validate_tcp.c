@@ -5,7 +5,7 @@ enum {
     FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
     TCP_FIXED = 20,
     EOL = 0, NOP = 1, MSS = 2, SCALE = 3, SACK_OK = 4, SACK = 5, STAMP = 8,
-    FAST_OPEN = 34
+    FAST_OPEN = 34, TRIAL = 254
 };
 
 /* What the options of a segment say. */
@@ -178,14 +178,16 @@ check_state(const struct nd_tcp_watch *w, const struct nd_seen *seen,
         bool unasked = flags & ACK && peer->syn && !me->syn &&
                        distance(peer->isn, nd_get32(seen->transport + 8)) < 1;
         if ((me->other && !again) || unasked ||
-            (seen->payload > 0 && !told->has[FAST_OPEN]))
+            (seen->payload > 0 && !told->has[FAST_OPEN] &&
+             !told->has[TRIAL]))
             nd_note(v, ND_RULE_TCP_HANDSHAKE, seen->index);
     } else if (!(flags & RST) && peer->syn && !peer->other && !me->started &&
                !(flags & ACK && distance(peer->next, nd_get32(
                      seen->transport + 8)) >= 0)) {
         nd_note(v, ND_RULE_TCP_HANDSHAKE, seen->index);
     }
-    if (me->reset && !(flags & RST))
+    if (me->reset && !(flags & (RST | SYN)) && seen->payload > 0 &&
+        distance(me->next, end) > 0)
         nd_note(v, ND_RULE_TCP_RESET, seen->index);
     if (me->fin && seen->payload > 0 && distance(me->fin_at, end) > 0)
         nd_note(v, ND_RULE_TCP_FIN, seen->index);
@@ -282,6 +284,7 @@ learn(struct nd_tcp_watch *w, const struct nd_seen *seen,
         return;
     }
     if (flags & SYN) {
+        me->reset = false; /* it tries again */
         me->scale = told->scale >= 0 ? told->scale : me->scale;
         me->ecn |= ecn_bits(seen->transport);
         for (int k = 0; k < 256; k++)

@@ -1,4 +1,5 @@
 #include "writer.h"
+#include "writer_fragment.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -164,11 +165,11 @@ extension_length(const uint8_t *ip)
 
 /*
  * The smallest header of the kind that the IPv6 header names (RFC 8200
- * section 4): PadN in options, no segments left in routing, an atomic
- * fragment (RFC 6946), or a later one where there is no transport header.
+ * section 4): PadN in options, no segments left in routing. A fragment's is
+ * completed by put_fragment().
  */
 static void
-put_extension(uint8_t *at, uint8_t kind, uint8_t protocol, bool later)
+put_extension(uint8_t *at, uint8_t kind, uint8_t protocol)
 {
     memset(at, 0, 8);
     at[0] = protocol;
@@ -188,9 +189,6 @@ put_extension(uint8_t *at, uint8_t kind, uint8_t protocol, bool later)
     case 43:
         at[2] = 253; /* experimental (RFC 4727) */
         break;
-    case IPV6_FRAGMENT:
-        at[3] = later ? 8 : 0; /* offset, bytes */
-        break;
     case IPV6_AUTHENTICATION:
         memset(at + 8, 0, 8);
         at[1] = 2; /* 16 bytes */
@@ -198,6 +196,29 @@ put_extension(uint8_t *at, uint8_t kind, uint8_t protocol, bool later)
     default:
         break;
     }
+}
+
+static void
+put_fragment(uint8_t *at, const struct nd_fragment *fragment)
+{
+    nd_put16(at + 2, fragment->offset | (uint32_t)fragment->more);
+    nd_put16(at + 4, fragment->id >> 16);
+    nd_put16(at + 6, fragment->id & 0xffff);
+}
+
+/*
+ * Checksums for a payload of zeros. ICMPv6 counts all of its packet's length,
+ * so where fragments follow, what the row says stays.
+ */
+static void
+put_checksums(struct decoded *d, const struct nd_fragment *fragment)
+{
+    uint8_t *transport = d->headers + d->ip;
+    uint8_t row[2] = {transport[2], transport[3]};
+    nd_checksum_fill(d->headers, d->ip, d->transport, d->payload.protocol,
+                     d->payload.length);
+    if (fragment->more && d->payload.protocol == 58)
+        memcpy(transport + 2, row, sizeof row);
 }
 
 static void
@@ -300,17 +321,20 @@ build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
     enum nd_status status = decode_row(flows, place, &d, err);
     if (status != ND_OK)
         return status;
-    uint8_t protocol = d.payload.protocol;
+    struct nd_fragment fragment = {.offset = 0};
+    if (d.extension > 0 && d.headers[6] == IPV6_FRAGMENT)
+        fragment = nd_writer_fragment(flows, place->flow, place->packet);
     if (flows->compute_checksums)
-        nd_checksum_fill(d.headers, d.ip, d.transport, protocol,
-                         d.payload.length);
+        put_checksums(&d, &fragment);
     uint8_t *at = writer->frame;
     uint8_t *transport = at + ETHERNET + d.ip + d.extension;
     put_ethernet(at, d.payload.direction, d.payload.ip_version);
     memcpy(at + ETHERNET, d.headers, d.ip);
     if (d.extension > 0)
         put_extension(at + ETHERNET + d.ip, d.headers[6],
-                      flow_protocol(flows, place->flow), protocol == 0);
+                      flow_protocol(flows, place->flow));
+    if (d.extension > 0 && d.headers[6] == IPV6_FRAGMENT)
+        put_fragment(at + ETHERNET + d.ip, &fragment);
     memcpy(transport, d.headers + d.ip, d.transport);
     frame->stored = ETHERNET + d.ip + d.extension + d.transport;
     if (d.transport >= 8)
