@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[str, Change]] = {
     "late syn": ("tcp-handshake", lambda f: put(f, 5, "tcp_syn", 1)),
     "syn-ack": ("tcp-handshake", lambda f: add(f, 1, "tcp_ackn", -9)),
     "seq": ("tcp-seq", lambda f: add(f, 5, "tcp_seq", -1000)),
-    "ack": ("tcp-ack", lambda f: add(f, 5, "tcp_ackn", 1)),
+    "ack": ("tcp-ack", lambda f: add(f, 5, "tcp_ackn", 2)),
     "window": ("tcp-window", close_window),
 }
 
@@ -260,6 +260,19 @@ def test_no_capture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.pcap").write_bytes(b"")
     with pytest.raises(nd.CaptureError):
         nd.validate(tmp_path / "empty.pcap")
+
+
+def test_an_acknowledgement_may_be_captured_before_its_data() -> None:
+    """The two ways of a link swap; data that never comes is a fault."""
+    rows = [*handshake(), packet(size=100), packet(server=True), packet(size=7)]
+    flows = repaired(rows)[0]
+    order = [0, 1, 2, 4, 3, 5]
+    swapped = flows.select([0])
+    swapped.rows[:] = flows.rows[order]
+    swapped.direction[:] = flows.direction[order]
+    assert nd.validate(swapped).ok
+    add(swapped, 3, "tcp_ackn", 500)
+    assert broken(swapped) == {"tcp-ack"}
 
 
 def test_syn_ack_without_offer() -> None:

@@ -203,6 +203,11 @@ void nd_repair_cut_option(struct nd_draft *flow, struct nd_step *step,
 bool nd_repair_add_option(struct nd_draft *flow, struct nd_step *step,
                           enum nd_rule rule, uint8_t kind, size_t length);
 
+/* repair_nearest.c: false when no legal list costs fewer cells than that */
+bool nd_repair_nearest_options(const struct nd_options *drawn, bool syn,
+                               int64_t better_than,
+                               struct nd_options *nearest);
+
 /* repair_flags.c, repair_ecn.c, repair_tcp.c, repair_icmp.c, repair_time.c */
 void nd_repair_flags(struct nd_draft *flow);
 void nd_repair_ecn(struct nd_draft *flow);

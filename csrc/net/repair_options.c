@@ -208,7 +208,12 @@ nd_repair_tcp_options(struct nd_draft *flow, struct nd_step *step)
     if (step->tcp_options.length == 0)
         return;
     struct rebuild r = {.in = &step->tcp_options};
+    struct nd_options nearest;
     rebuild(&r, tcp_length_legal);
+    if (r.dropped && nd_repair_nearest_options(
+            r.in, step->flags & ND_TCP_SYN,
+            difference(&step->tcp_options, &r.out), &nearest))
+        r.out = nearest;
     legal_values(&r.out);
     blank_data(&r.out);
     replace(flow, ND_RULE_TCP_OPTIONS, &step->tcp_options, &r.out);

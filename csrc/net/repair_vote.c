@@ -63,9 +63,18 @@ vote_headers(struct nd_draft *flow)
                                                   : ND_PROTOCOL_ICMP;
     settle_headers(flow, ND_RULE_IP_VERSION, ND_HEADER_IPV4, ND_HEADER_IPV6,
                    ip);
+}
+
+/* Once directions stand, for a fragment follows a packet of its sender. */
+static void
+settle_transport(struct nd_draft *flow)
+{
+    enum nd_header kept = flow->protocol == ND_PROTOCOL_TCP ? ND_HEADER_TCP
+                          : flow->protocol == ND_PROTOCOL_UDP
+                              ? ND_HEADER_UDP : ND_HEADER_ICMP;
     nd_repair_fragments(flow);
     settle_headers(flow, ND_RULE_TRANSPORT, ND_HEADER_TCP, ND_HEADER_ICMP,
-                   transport);
+                   kept);
 }
 
 static bool
@@ -258,6 +267,7 @@ nd_repair_vote(struct nd_draft *flow, const struct nd_anchor *anchor)
     settle_ports(flow, anchor);
     settle_addresses(flow, anchor);
     settle_direction(flow);
+    settle_transport(flow);
     if (nd_is_icmp(flow))
         nd_repair_icmp_types(flow);
 }

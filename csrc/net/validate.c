@@ -349,11 +349,13 @@ nd_validate_flow(const struct nd_evidence *evidence,
 {
     struct watch w = {.evidence = evidence, .v = violations};
     w.tcp.end[0].scale = w.tcp.end[1].scale = -1;
+    w.tcp.end[0].ahead = w.tcp.end[1].ahead = -1;
     for (size_t i = 0; i < evidence->n; i++) {
         if (i > 0 && evidence->times[i] < evidence->times[i - 1])
             nd_note(violations, ND_RULE_TIME, (int64_t)i);
         check_packet(&w, i);
     }
+    nd_validate_tcp_end(&w.tcp, violations);
     check_ttls(evidence, violations);
 }
 

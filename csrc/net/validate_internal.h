@@ -39,6 +39,8 @@ struct nd_tcp_end {
     bool started, syn, fin, reset, other, acked, told_clock;
     uint32_t isn, next, fin_at, last_ack, right_edge, clock;
     int scale;
+    int64_t ahead; /* packet that acknowledged what had not come, or -1 */
+    uint32_t ahead_ack;
     unsigned ecn; /* NS, CWR and ECE of its SYNs */
     bool offered[256];
 };
@@ -50,5 +52,6 @@ struct nd_tcp_watch {
 /* validate_tcp.c */
 void nd_validate_tcp(struct nd_tcp_watch *watch, const struct nd_seen *seen,
                      struct nd_violations *v);
+void nd_validate_tcp_end(struct nd_tcp_watch *watch, struct nd_violations *v);
 
 #endif

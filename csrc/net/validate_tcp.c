@@ -195,16 +195,50 @@ check_state(const struct nd_tcp_watch *w, const struct nd_seen *seen,
         nd_note(v, ND_RULE_TCP_SEQ, seen->index);
 }
 
+/*
+ * Where packets are captured the two ways of a link may swap: an
+ * acknowledgement comes before its data. No fault, if the data comes soon.
+ */
+enum { SOON = 8 };
+
 static void
-check_ack(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+settle_ahead(struct nd_tcp_watch *w, int64_t index, struct nd_violations *v)
+{
+    for (int d = 0; d < 2; d++) {
+        struct nd_tcp_end *end = &w->end[d];
+        if (end->ahead < 0)
+            continue;
+        bool came = distance(w->end[!d].next, end->ahead_ack) <= 0;
+        if (!came && index - end->ahead > SOON)
+            nd_note(v, ND_RULE_TCP_ACK, end->ahead);
+        if (came || index - end->ahead > SOON)
+            end->ahead = -1;
+    }
+}
+
+void
+nd_validate_tcp_end(struct nd_tcp_watch *watch, struct nd_violations *v)
+{
+    settle_ahead(watch, INT64_MAX, v);
+}
+
+static void
+check_ack(struct nd_tcp_watch *w, const struct nd_seen *seen,
           const struct told *told, struct nd_violations *v)
 {
+    struct nd_tcp_end *me = &w->end[seen->direction];
     const struct nd_tcp_end *peer = &w->end[!seen->direction];
     uint32_t ack = nd_get32(seen->transport + 8);
     if (!(seen->transport[13] & ACK) || !whole(w))
         return;
-    if (distance(peer->next, ack) > 0 || distance(peer->isn, ack) < 0)
+    if (distance(peer->isn, ack) < 0) {
         nd_note(v, ND_RULE_TCP_ACK, seen->index);
+    } else if (distance(peer->next, ack) > 0) {
+        if (me->ahead >= 0)
+            nd_note(v, ND_RULE_TCP_ACK, me->ahead);
+        me->ahead = seen->index;
+        me->ahead_ack = ack;
+    }
     for (size_t i = 0; i < told->blocks; i++) {
         uint32_t from = nd_get32(told->sack + 8 * i);
         uint32_t to = nd_get32(told->sack + 8 * i + 4);
@@ -309,6 +343,7 @@ nd_validate_tcp(struct nd_tcp_watch *watch, const struct nd_seen *seen,
 {
     struct told told = read_options(seen->transport + TCP_FIXED,
                                     seen->transport_bytes - TCP_FIXED);
+    settle_ahead(watch, seen->index, v);
     check_header(seen, &told, v);
     check_negotiation(watch, seen, &told, v);
     check_state(watch, seen, &told, v);
