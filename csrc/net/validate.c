@@ -179,8 +179,9 @@ check_checksum(struct watch *w, const struct nd_seen *seen, uint8_t protocol)
         .length = seen->payload, .transport = seen->transport,
         .ends = &w->evidence->ends,
     };
-    if (!w->evidence->known_payload || checksum_left_out(seen, protocol))
-        return;
+    if (!w->evidence->known_payload || checksum_left_out(seen, protocol) ||
+        (seen->fragment && protocol == ICMP6))
+        return; /* ICMPv6 counts the length of all fragments */
     size_t n = nd_payload_head(&payload, head);
     if (!checksum_right(seen, protocol, head, n))
         nd_note(w->v, ND_RULE_CHECKSUM, seen->index);
@@ -224,16 +225,21 @@ payload_of(const struct nd_seen *seen, uint8_t version)
 }
 
 /*
- * IPv6 extension headers stand between, and rows do not tell their length:
- * 8 bytes before MLD, else unknown.
+ * IPv6 extension headers stand between, and rows do not tell their length: 8
+ * bytes before MLD and of a fragment, else unknown.
  */
 static bool
 has_extension(struct nd_seen *seen, uint8_t version, uint8_t protocol)
 {
     if (version != 6 || seen->ip[6] == protocol)
         return false;
-    size_t known = protocol == ICMP6 && seen->ip[6] == 0
-                       ? nd_icmp_hop_by_hop(6, seen->transport[0]) : 0;
+    enum { FRAGMENT = 44 };
+    size_t known = 0;
+    if (protocol == ICMP6 && seen->ip[6] == 0)
+        known = nd_icmp_hop_by_hop(6, seen->transport[0]);
+    seen->fragment = seen->ip[6] == FRAGMENT;
+    if (seen->fragment)
+        known = 8;
     if (known == 0 || seen->payload < known)
         return true;
     seen->payload -= (uint32_t)known;
