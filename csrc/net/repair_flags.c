@@ -14,6 +14,16 @@ set_flags(struct nd_draft *flow, struct nd_step *step, enum nd_rule rule,
     step->flags = (uint16_t)flags;
 }
 
+/* The first packet of each end that is no RST, or n: it may become a SYN. */
+static void
+find_openings(const struct nd_draft *flow, size_t first[2])
+{
+    first[0] = first[1] = flow->n;
+    for (size_t i = flow->n; i-- > 0;)
+        if (!(flow->steps[i].flags & ND_TCP_RST))
+            first[flow->steps[i].direction] = i;
+}
+
 /*
  * A RST stays when its sender sends no SYN and no new data from then on: what
  * is still on its way may acknowledge, or come again.
@@ -22,10 +32,12 @@ static void
 keep_resets(struct nd_draft *flow)
 {
     bool silent[2] = {true, true};
+    size_t first[2];
+    find_openings(flow, first);
     for (size_t i = flow->n; i-- > 0;) {
         struct nd_step *step = &flow->steps[i];
         if (!(step->flags & ND_TCP_RST)) {
-            if (step->flags & ND_TCP_SYN ||
+            if (step->flags & ND_TCP_SYN || i == first[step->direction] ||
                 (step->payload > 0 && step->seq_hint != ND_SEQ_AGAIN))
                 silent[step->direction] = false;
             continue;

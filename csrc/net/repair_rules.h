@@ -67,8 +67,8 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "a sender's first id counts, a fragment's is not zero")                 \
     X(IP_FRAGMENT, "ip-fragment", FLOW,                                       \
       "RFC 791 3.2, RFC 8200 4.5",                                            \
-      "the reserved bit is zero; fragments carry blocks of 8 bytes, may be "  \
-      "fragmented, and are all there",                                        \
+      "the reserved bit is zero; fragments carry blocks of 8 bytes and may "  \
+      "be fragmented",                                                        \
       "\"more fragments\" is set or cleared as the next packet is one, DF "   \
       "goes, lengths become whole blocks")                                    \
     X(IP_CHECKSUM, "ip-checksum", PACKET,                                     \
@@ -134,9 +134,9 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "blocks that nothing can fill go")                                      \
     X(TCP_TIMESTAMP, "tcp-timestamp", FLOW,                                   \
       "RFC 7323 4, 5.3",                                                      \
-      "timestamp values do not run backwards, keep pace with the packets' "   \
-      "times and echo the peer's",                                            \
-      "none: they are not drawn")                                             \
+      "timestamp values do not run backwards and echo the peer's",            \
+      "none: they are not drawn, but count the milliseconds of the packets' " \
+      "times")                                                                \
     X(TCP_HANDSHAKE, "tcp-handshake", FLOW,                                   \
       "RFC 9293 3.5, RFC 7413 2",                                             \
       "SYNs come before anything else of their sender, without data unless "  \
