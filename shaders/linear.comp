@@ -24,9 +24,13 @@ void main()
     int a[GROUPS];
     [[unroll]] for (int g = 0; g < GROUPS; g++)
         a[g] = min(first + g * LANES + lane, last) * int(p.in_stride4);
+    // CPU devices store lane by lane, in order, and wait for each line of the
+    // cache: fetch the lines of out ahead. The values are masked to zero.
     vec4 sum[ROWS];
-    [[unroll]] for (int i = 0; i < ROWS; i++)
-        sum[i] = vec4(0);
+    [[unroll]] for (int i = 0; i < ROWS; i++) {
+        int at = min(first + i, last) * int(p.residual_stride4) + n4;
+        sum[i] = uintBitsToFloat(floatBitsToUint(residual(at)) & p.zero);
+    }
 
     for (int k = 0; k < in4; k++) {
         vec4 x[GROUPS], w[4];

@@ -38,6 +38,7 @@ struct nd_linear_params {
     nd_word bias4; /* first texel of the bias in the weight buffer */
     nd_word panel_stride4; /* tile kernel: texels of a row of weights */
     nd_word residual_stride4, modulation_stride4, gate4;
+    nd_word zero; /* 0; the compiler must not know */
 };
 
 struct nd_norm_params {

@@ -94,6 +94,8 @@ record_linear(const struct recorder *r, const struct nd_linear *op)
 {
     const struct nd_gpu_weight *weight =
         (const struct nd_gpu_weight *)op->weight;
+    /* The shuffle kernel fetches these rows ahead, wanted or not. */
+    const struct nd_tensor *rows = op->residual ? op->residual : op->out;
     struct nd_linear_params params = {
         .rows = (uint32_t)op->rows,
         .out4 = (uint32_t)parts(op->weight->out, 4),
@@ -102,12 +104,12 @@ record_linear(const struct recorder *r, const struct nd_linear *op)
         .out_stride4 = stride4(op->out),
         .bias4 = weight->bias4,
         .panel_stride4 = weight->panel_stride4,
-        .residual_stride4 = stride4(op->residual),
+        .residual_stride4 = stride4(rows),
         .modulation_stride4 = stride4(op->modulation),
         .gate4 = (uint32_t)(op->gate / 4),
     };
     struct nd_gpu_call call = {
-        .inputs = {buffer_of(op->in), &weight->buffer, buffer_of(op->residual),
+        .inputs = {buffer_of(op->in), &weight->buffer, buffer_of(rows),
                    buffer_of(op->modulation), buffer_of(op->constant),
                    buffer_of(op->tokens)},
         .outputs = {buffer_of(op->out)},
