@@ -26,7 +26,8 @@
     X(CAPTURE, "CaptureError")                                                \
     X(IO, "OSError")                                                          \
     X(UNSUPPORTED, "Error")                                                   \
-    X(DEVICE, "DeviceError")
+    X(DEVICE, "DeviceError")                                                  \
+    X(LOST, "DeviceLostError")
 
 enum nd_status {
     ND_OK = 0,

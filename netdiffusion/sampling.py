@@ -16,6 +16,7 @@ import numpy.typing as npt
 from netdiffusion import _core
 from netdiffusion._core import Error
 from netdiffusion.control import FREE, Control, to_columns
+from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
@@ -138,20 +139,18 @@ class Drawer:
         self.classes = classes
         self.column_of_cell = column_of_cell
         self.constant = constant
-        self._engines: dict[tuple[str, int], _core.Model] = {}
+        self._engines: dict[tuple[str, int], Engine] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave networks on devices behind when pickled."""
         return {**self.__dict__, "_engines": {}}
 
-    def engine(self, device: str, threads: int) -> _core.Model:
+    def engine(self, device: str, threads: int) -> Engine:
         """Return the network on a device, loaded once."""
         key = (device, threads)
         if key not in self._engines:
             path = self.directory / "model.safetensors"
-            self._engines[key] = _core.Model(
-                path, **self.config["network"], device=device, threads=threads
-            )
+            self._engines[key] = Engine(path, self.config["network"], device, threads)
         return self._engines[key]
 
     def part(self, counts: Mapping[str, int], first: int | Mapping[str, int]) -> Part:

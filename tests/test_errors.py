@@ -15,6 +15,7 @@ from netdiffusion import _core
         (nd.FormatError, (nd.Error, ValueError)),
         (nd.CaptureError, (nd.FormatError,)),
         (nd.DeviceError, (nd.Error, RuntimeError)),
+        (_core.DeviceLostError, (nd.DeviceError,)),
     ],
 )
 def test_family(error: type, bases: tuple[type, ...]) -> None:

@@ -350,6 +350,7 @@ struct nd_backend_functions {
 struct nd_backend {
     const struct nd_backend_functions *functions;
     char device[256];       /* for people: "cpu (AVX-512, 2 threads)" */
+    char note[512];   /* for people: what it falls back from, or empty */
     size_t preferred_tokens; /* tokens a batch that fill the device well */
 };
 

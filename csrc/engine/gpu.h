@@ -6,8 +6,10 @@
  * Out:     a struct nd_backend (backend.h) whose buffers and weights live on
  *          that device.
  * Errors:  ND_DEVICE with one text that says what to do: no loader, no
- *          device, wrong index, device out of memory, device lost; under the
- *          validation layer also its first message. ND_NO_MEMORY for the host.
+ *          device, wrong index; under the validation layer also its first
+ *          message. ND_NO_MEMORY: of host or device; fewer flows at once may
+ *          fit. ND_LOST: the device reset or hung; the backend is of no more
+ *          use. ND_UNSUPPORTED: no kernel family computes what C does.
  * Memory:  the loader is opened at run time (dlopen), never linked; destroy
  *          frees device memory, device, instance and loader.
  * Threads: a backend belongs to one thread at a time; different backends
@@ -16,10 +18,13 @@
  *          Tests: tests/test_vulkan.py
  *
  * Environment: NETDIFFUSION_VALIDATION=1 runs under the layer
- * VK_LAYER_KHRONOS_validation and turns its messages into errors.
- * NETDIFFUSION_VULKAN_FAMILY=shuffle|tile picks the kernel family by hand:
- * "tile" treats any device as a discrete GPU (shared-memory kernels, storage
- * buffers, staging copies), "shuffle" wants subgroups of 8 or 16 lanes.
+ * VK_LAYER_KHRONOS_validation, barriers included, and turns its messages
+ * into errors.
+ * NETDIFFUSION_VULKAN_FAMILY=texel|subgroup|tile takes that kernel family;
+ * =measure tests and times all of them. NETDIFFUSION_CACHE is the directory
+ * where choices and pipelines are kept (else XDG_CACHE_HOME/netdiffusion, else
+ * ~/.cache/netdiffusion); 0 keeps none. NETDIFFUSION_VULKAN_LOADER names
+ * another loader. docs/engine.md tells more.
  */
 #ifndef ND_ENGINE_GPU_H
 #define ND_ENGINE_GPU_H

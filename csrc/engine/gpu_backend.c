@@ -107,8 +107,8 @@ round_up(size_t n, size_t to)
 }
 
 /*
- * Where element (n, k) goes, in floats. The shuffle kernel reads panels of
- * `panel` columns, k by k; the tile kernel one panel of all columns.
+ * Where element (n, k) goes, in floats. Texel families read panels of
+ * `panel` columns, k by k; the others one panel of all columns.
  */
 static void
 pack(float *to, const float *matrix, size_t out, size_t in, size_t rows,
@@ -138,7 +138,7 @@ upload(struct nd_gpu *gpu, struct nd_gpu_weight *w, const float *packed,
        size_t floats, struct nd_error *err)
 {
     const size_t row = 1 << 16;
-    enum nd_status status = nd_gpu_buffer_new(gpu, ND_GPU_FLOATS, floats * 4,
+    enum nd_status status = nd_gpu_buffer_new(gpu, ND_GPU_WEIGHTS, floats * 4,
                                               &w->buffer, err);
     if (status == ND_OK)
         status = nd_gpu_write(gpu, &w->buffer, floats * 4 / row, row, row,
@@ -152,9 +152,9 @@ weight_create(struct nd_backend *backend, const float *matrix,
               struct nd_weight **weight, struct nd_error *err)
 {
     struct nd_gpu *gpu = gpu_of(backend);
-    bool shuffle = gpu->shuffle;
-    size_t rows = round_up(in, shuffle ? 4 : 16);
-    size_t columns = round_up(out, shuffle ? 4 * gpu->info.subgroup : 64);
+    bool panels = gpu->kernels->texels;
+    size_t rows = round_up(in, panels ? 4 : 16);
+    size_t columns = round_up(out, panels ? 4 * gpu->info.subgroup : 64);
     size_t floats = round_up(rows * columns + columns, 1 << 14);
     struct nd_gpu_weight *w = calloc(1, sizeof *w);
     float *packed = calloc(floats, sizeof *packed);
@@ -169,7 +169,7 @@ weight_create(struct nd_backend *backend, const float *matrix,
     w->panel_stride4 = (uint32_t)(columns / 4);
     w->bias4 = (uint32_t)(rows * columns / 4);
     pack(packed, matrix, out, in, rows,
-         shuffle ? 4 * gpu->info.subgroup : columns);
+         panels ? 4 * gpu->info.subgroup : columns);
     if (bias != NULL)
         memcpy(packed + rows * columns, bias, out * sizeof *bias);
     status = upload(gpu, w, packed, floats, err);
@@ -273,15 +273,17 @@ nd_gpu_backend_create(int index, struct nd_backend **backend,
     *backend = NULL;
     if (b == NULL)
         return nd_fail(err, ND_NO_MEMORY, "no memory for a backend");
+    b->base.functions = &functions;
     enum nd_status status = nd_gpu_open(index, &b->gpu, err);
+    if (status == ND_OK)
+        status = nd_gpu_choose(&b->base, b->gpu, err);
     if (status != ND_OK) {
-        free(b);
+        backend_destroy(&b->base);
         return status;
     }
-    b->base.functions = &functions;
-    b->base.preferred_tokens = b->gpu->shuffle ? 2048 : 4096;
+    b->base.preferred_tokens = b->gpu->kernels->tokens;
     snprintf(b->base.device, sizeof b->base.device, "vulkan:%d (%.200s, %s)",
-             index, b->gpu->info.name, b->gpu->shuffle ? "shuffle" : "tile");
+             index, b->gpu->info.name, b->gpu->kernels->name);
     *backend = &b->base;
     return ND_OK;
 }

@@ -21,13 +21,14 @@ nd_gpu_fail(struct nd_error *err, VkResult result, const char *call)
         return nd_fail(err, ND_NO_MEMORY, "Vulkan: %.*s: out of host memory",
                        name, call);
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+    case VK_ERROR_OUT_OF_POOL_MEMORY:
     case VK_ERROR_TOO_MANY_OBJECTS:
-        return nd_fail(err, ND_DEVICE,
+        return nd_fail(err, ND_NO_MEMORY,
                        "Vulkan: %.*s: the device is out of memory; sample "
                        "fewer flows at once or use device=\"cpu\"",
                        name, call);
     case VK_ERROR_DEVICE_LOST:
-        return nd_fail(err, ND_DEVICE,
+        return nd_fail(err, ND_LOST,
                        "Vulkan: %.*s: the device was lost (reset or hung); "
                        "try again, with fewer flows at once, or use "
                        "device=\"cpu\"",
@@ -180,7 +181,16 @@ static enum nd_status
 create_instance(struct nd_gpu_instance *root, struct nd_error *err)
 {
     static const char *const layer = LAYER;
-    static const char *const extension = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
+    static const char *const extensions[] = {
+        VK_EXT_DEBUG_UTILS_EXTENSION_NAME,
+        VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
+    static const VkValidationFeatureEnableEXT barriers =
+        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
+    VkValidationFeaturesEXT features = {
+        .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+        .enabledValidationFeatureCount = 1,
+        .pEnabledValidationFeatures = &barriers,
+    };
     if (open_loader(root, err) != ND_OK ||
         choose_validation(root, err) != ND_OK)
         goto error;
@@ -191,11 +201,12 @@ create_instance(struct nd_gpu_instance *root, struct nd_error *err)
     };
     VkInstanceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+        .pNext = root->validation ? &features : NULL,
         .pApplicationInfo = &application,
         .enabledLayerCount = root->validation,
         .ppEnabledLayerNames = &layer,
-        .enabledExtensionCount = root->validation,
-        .ppEnabledExtensionNames = &extension,
+        .enabledExtensionCount = root->validation ? 2 : 0,
+        .ppEnabledExtensionNames = extensions,
     };
     VK(root->vk.CreateInstance(&info, NULL, &root->instance));
 #define X(fn)                                                                 \
@@ -338,12 +349,11 @@ nd_gpu_devices(struct nd_gpu_info *info, size_t capacity, size_t *count,
     return status;
 }
 
-/* --- logical device ----------------------------------------------------- */
+/* --- physical device ---------------------------------------------------- */
 
 static enum nd_status
 choose_device(struct nd_gpu *gpu, int index, struct nd_error *err)
 {
-    const char *family = getenv("NETDIFFUSION_VULKAN_FAMILY");
     struct candidate *list = calloc(MAX_DEVICES, sizeof *list);
     size_t n = 0;
     if (list == NULL)
@@ -354,27 +364,10 @@ choose_device(struct nd_gpu *gpu, int index, struct nd_error *err)
                          "there is no Vulkan device %d; this machine has "
                          "vulkan:0 to vulkan:%zu",
                          index, n - 1);
-    if (status != ND_OK) {
-        free(list);
-        return status;
-    }
-    const struct candidate *c = &list[index];
-    uint32_t lanes = c->info.subgroup;
-    bool can_shuffle = c->shuffle && (lanes == 8 || lanes == 16);
-    gpu->physical = c->physical;
-    gpu->info = c->info;
-    gpu->shuffle = can_shuffle && c->info.type == ND_GPU_CPU;
-    gpu->mapped = c->info.type != ND_GPU_DISCRETE;
-    if (family != NULL && strcmp(family, "tile") == 0) {
-        gpu->shuffle = false;
-        gpu->mapped = false;
-    } else if (family != NULL && strcmp(family, "shuffle") == 0) {
-        gpu->shuffle = true;
-        if (!can_shuffle)
-            status = nd_fail(err, ND_DEVICE,
-                             "NETDIFFUSION_VULKAN_FAMILY=shuffle needs "
-                             "subgroups of 8 or 16 lanes; %s has %u",
-                             c->info.name, lanes);
+    if (status == ND_OK) {
+        gpu->physical = list[index].physical;
+        gpu->info = list[index].info;
+        gpu->shuffle = list[index].shuffle;
     }
     free(list);
     return status;
@@ -396,22 +389,53 @@ choose_queue(struct nd_gpu *gpu, struct nd_error *err)
                    gpu->info.name);
 }
 
-/* Vulkan promises 4 of each; desktop and server devices have 16 or more. */
-static enum nd_status
-check_limits(const struct nd_gpu *gpu, struct nd_error *err)
+static void
+read_limits(struct nd_gpu *gpu)
 {
-    const VkPhysicalDeviceLimits *has = &gpu->limits;
-    if (has->maxPerStageDescriptorStorageBuffers < ND_GPU_MAX_BUFFERS ||
-        has->maxPerStageDescriptorStorageImages < ND_GPU_MAX_INPUTS)
-        return nd_fail(err, ND_DEVICE,
-                       "Vulkan: a shader of %s sees %u storage buffers and %u "
-                       "texel buffers; netdiffusion needs %d and %d",
-                       gpu->info.name,
-                       has->maxPerStageDescriptorStorageBuffers,
-                       has->maxPerStageDescriptorStorageImages,
-                       ND_GPU_MAX_BUFFERS, ND_GPU_MAX_INPUTS);
+    struct nd_vk *vk = &gpu->root.vk;
+    VkPhysicalDeviceIDProperties id = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES};
+    VkPhysicalDeviceProperties2 all = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+        .pNext = &id};
+    vk->GetPhysicalDeviceProperties2(gpu->physical, &all);
+    vk->GetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->heaps);
+    gpu->limits = all.properties.limits;
+    gpu->driver_version = all.properties.driverVersion;
+    memcpy(gpu->device_uuid, id.deviceUUID, VK_UUID_SIZE);
+    memcpy(gpu->driver_uuid, id.driverUUID, VK_UUID_SIZE);
+}
+
+enum nd_status
+nd_gpu_open(int index, struct nd_gpu **out, struct nd_error *err)
+{
+    struct nd_gpu *gpu = calloc(1, sizeof *gpu);
+    enum nd_status status;
+    *out = NULL;
+    if (gpu == NULL)
+        return nd_fail(err, ND_NO_MEMORY, "no memory for a Vulkan device");
+    if ((status = create_instance(&gpu->root, err)) != ND_OK ||
+        (status = choose_device(gpu, index, err)) != ND_OK ||
+        (status = choose_queue(gpu, err)) != ND_OK) {
+        nd_gpu_close(gpu);
+        return status;
+    }
+    read_limits(gpu);
+    *out = gpu;
     return ND_OK;
 }
+
+void
+nd_gpu_close(struct nd_gpu *gpu)
+{
+    if (gpu == NULL)
+        return;
+    nd_gpu_stop(gpu);
+    destroy_instance(&gpu->root);
+    free(gpu);
+}
+
+/* --- logical device ----------------------------------------------------- */
 
 static enum nd_status
 create_device(struct nd_gpu *gpu, struct nd_error *err)
@@ -429,12 +453,6 @@ create_device(struct nd_gpu *gpu, struct nd_error *err)
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
     };
-    VkPhysicalDeviceProperties properties;
-    vk->GetPhysicalDeviceProperties(gpu->physical, &properties);
-    gpu->limits = properties.limits;
-    vk->GetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->heaps);
-    if (check_limits(gpu, err) != ND_OK)
-        goto error;
     VK(vk->CreateDevice(gpu->physical, &info, NULL, &gpu->device));
 #define X(fn) vk->fn = (PFN_vk##fn)vk->GetDeviceProcAddr(gpu->device, "vk" #fn);
     ND_VK_DEVICE(X)
@@ -446,43 +464,38 @@ error:
 }
 
 enum nd_status
-nd_gpu_open(int index, struct nd_gpu **out, struct nd_error *err)
+nd_gpu_start(struct nd_gpu *gpu, const struct nd_gpu_family *family,
+             struct nd_error *err)
 {
-    struct nd_gpu *gpu = calloc(1, sizeof *gpu);
     enum nd_status status;
-    *out = NULL;
-    if (gpu == NULL)
-        return nd_fail(err, ND_NO_MEMORY, "no memory for a Vulkan device");
-    if ((status = create_instance(&gpu->root, err)) != ND_OK ||
-        (status = choose_device(gpu, index, err)) != ND_OK ||
-        (status = choose_queue(gpu, err)) != ND_OK ||
-        (status = create_device(gpu, err)) != ND_OK ||
+    const char *lacks = nd_gpu_lacks(gpu, family);
+    if (lacks != NULL)
+        return nd_fail(err, ND_UNSUPPORTED,
+                       "%s lacks %s, which the kernel family %s needs",
+                       gpu->info.name, lacks, family->name);
+    gpu->kernels = family;
+    gpu->mapped = !family->staged && gpu->info.type != ND_GPU_DISCRETE;
+    if ((status = create_device(gpu, err)) != ND_OK ||
         (status = nd_gpu_submit_init(gpu, err)) != ND_OK ||
         (status = nd_gpu_memory_init(gpu, err)) != ND_OK ||
         (status = nd_gpu_pipelines_init(gpu, err)) != ND_OK ||
-        (status = nd_gpu_check(gpu, err)) != ND_OK) {
-        nd_gpu_close(gpu);
-        return status;
-    }
-    *out = gpu;
-    return ND_OK;
+        (status = nd_gpu_check(gpu, err)) != ND_OK)
+        nd_gpu_stop(gpu);
+    return status;
 }
 
 void
-nd_gpu_close(struct nd_gpu *gpu)
+nd_gpu_stop(struct nd_gpu *gpu)
 {
-    if (gpu == NULL)
+    if (gpu->device == VK_NULL_HANDLE)
         return;
-    if (gpu->device != VK_NULL_HANDLE) {
-        gpu->root.vk.DeviceWaitIdle(gpu->device);
-        nd_gpu_pipelines_end(gpu);
-        nd_gpu_memory_end(gpu);
-        nd_gpu_submit_end(gpu);
-        gpu->root.vk.DestroyDevice(gpu->device, NULL);
-        /* Leaked objects are told only now, when no caller can be. */
-        if (gpu->root.message[0] != '\0')
-            fprintf(stderr, "netdiffusion: %s\n", gpu->root.message);
-    }
-    destroy_instance(&gpu->root);
-    free(gpu);
+    gpu->root.vk.DeviceWaitIdle(gpu->device);
+    nd_gpu_pipelines_end(gpu);
+    nd_gpu_memory_end(gpu);
+    nd_gpu_submit_end(gpu);
+    gpu->root.vk.DestroyDevice(gpu->device, NULL);
+    gpu->device = VK_NULL_HANDLE;
+    /* Leaked objects are told only now, when no caller can be. */
+    if (gpu->root.message[0] != '\0')
+        fprintf(stderr, "netdiffusion: %s\n", gpu->root.message);
 }

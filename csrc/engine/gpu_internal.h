@@ -11,8 +11,9 @@
  *
  * Split by object: gpu_device.c loader, instance, device; gpu_memory.c
  * buffers and copies; gpu_pipeline.c shaders; gpu_submit.c commands;
- * gpu_ops.c the dispatches of each
- * op; gpu_backend.c the function table of backend.h.
+ * gpu_family.c which kernels a device runs; gpu_ops.c the dispatches of each
+ * op; gpu_backend.c the function table of backend.h; gpu_choice.c tests and
+ * times the families; gpu_cache.c files in the user's cache directory.
  */
 #ifndef ND_ENGINE_GPU_INTERNAL_H
 #define ND_ENGINE_GPU_INTERNAL_H
@@ -56,6 +57,9 @@
     X(DestroyDescriptorSetLayout)                                             \
     X(CreatePipelineLayout)                                                   \
     X(DestroyPipelineLayout)                                                  \
+    X(CreatePipelineCache)                                                    \
+    X(GetPipelineCacheData)                                                   \
+    X(DestroyPipelineCache)                                                   \
     X(CreateComputePipelines)                                                 \
     X(DestroyPipeline)                                                        \
     X(CreateDescriptorPool)                                                   \
@@ -108,6 +112,7 @@ struct nd_gpu_instance {
  */
 #define ND_GPU_SHADERS(X)                                                     \
     X(linear, 6, 1u << 5, 1, false)                                           \
+    X(linear_subgroup, 6, 1u << 5, 1, false)                                  \
     X(linear_tile, 6, 1u << 5, 1, false)                                      \
     X(norm, 4, 1u << 3, 1, false)                                             \
     X(rotary, 3, 1u << 2, 1, false)                                           \
@@ -132,7 +137,7 @@ enum {
     ND_GPU_MAX_INPUTS = 6,
     ND_GPU_MAX_OUTPUTS = 3,
     ND_GPU_MAX_BUFFERS = 8, /* storage buffers of one shader: estimate */
-    ND_GPU_MAX_CONSTANTS = 5, /* LANES, TEXELS and three of the shader */
+    ND_GPU_MAX_CONSTANTS = 6, /* LANES, TEXELS and four of the shader */
     ND_GPU_MAX_PIPELINES = 96
 };
 
@@ -143,16 +148,32 @@ struct nd_gpu_signature {
     bool step;
 };
 
+/*
+ * Memory comes in blocks, from which buffers are cut one after the other; a
+ * block goes when its last buffer does. Weights have blocks of their own, so
+ * those of a batch of flows all go with it.
+ */
+struct nd_gpu_block {
+    struct nd_gpu_block *next;
+    VkDeviceMemory memory;
+    uint8_t *mapped;
+    VkDeviceSize bytes, used;
+    size_t live; /* buffers */
+    uint32_t type;
+    bool weights;
+};
+
 struct nd_gpu_buffer {
     VkBuffer buffer;
-    VkDeviceMemory memory;
-    VkBufferView view; /* rgba32f or rgba32ui; only where shuffle is on */
+    struct nd_gpu_block *block;
+    VkBufferView view; /* rgba32f or rgba32ui; only for texel families */
     uint8_t *mapped;   /* NULL where the host does not see the memory */
     VkDeviceSize bytes;
 };
 
 enum nd_gpu_use {
-    ND_GPU_FLOATS, /* tensors and weights */
+    ND_GPU_FLOATS, /* tensors */
+    ND_GPU_WEIGHTS,
     ND_GPU_WORDS,  /* tables of uint32 */
     ND_GPU_HOST    /* memory that the host sees: staging, struct nd_step */
 };
@@ -169,25 +190,61 @@ struct nd_gpu {
     struct nd_gpu_info info;
     VkPhysicalDeviceLimits limits;
     VkPhysicalDeviceMemoryProperties heaps;
+    uint8_t device_uuid[VK_UUID_SIZE], driver_uuid[VK_UUID_SIZE];
+    uint32_t driver_version;
     VkDevice device;
-    uint32_t family;
+    uint32_t family; /* of queues */
     VkQueue queue;
-    bool shuffle; /* kernels of texel loads and subgroup shuffles */
-    bool mapped;  /* tensors lie in memory that the host sees */
+    bool shuffle; /* the device shuffles subgroups in compute shaders */
+    const struct nd_gpu_family *kernels; /* gpu_family.c */
+    bool mapped; /* tensors lie in memory that the host sees */
 
     VkDescriptorSetLayout set_layouts[ND_GPU_SHADER_COUNT];
     VkPipelineLayout layouts[ND_GPU_SHADER_COUNT];
     struct nd_gpu_pipeline pipelines[ND_GPU_MAX_PIPELINES];
     size_t n_pipelines;
+    VkPipelineCache cache;
+    size_t cache_bytes; /* as loaded */
 
     VkCommandPool pool;
     VkCommandBuffer transfer;
     VkFence fence;
     bool running; /* the fence is on its way */
 
+    struct nd_gpu_block *blocks;
     struct nd_gpu_buffer step;    /* struct nd_step */
     struct nd_gpu_buffer staging; /* where tensors are not mapped */
     struct nd_gpu_buffer zeros[2]; /* floats, words: for absent operands */
+};
+
+struct nd_linear;
+struct nd_ragged;
+struct nd_gpu_call;
+
+/*
+ * A kernel family: shaders and sizes for devices of one kind. A device can
+ * run a family if it meets the needs; see the table in gpu_family.c.
+ */
+struct nd_gpu_family {
+    const char *name;
+    unsigned home; /* device types it is made for, a bit each */
+    bool shuffle;  /* needs subgroup shuffles */
+    uint32_t least_subgroup, most_subgroup; /* needs; 0: any */
+    uint32_t shared_bytes, invocations;     /* needs of a workgroup */
+    bool texels; /* inputs are read as texels, weights lie in panels */
+    bool staged; /* tensors lie where the host does not see them */
+    uint32_t lanes; /* of a workgroup of the simple shaders; 0: a subgroup */
+    uint32_t rows;  /* that an invocation of the simple shaders makes */
+    uint32_t share; /* invocations that make a row of norm */
+    size_t tokens;  /* nd_backend.preferred_tokens */
+    /* Shader, constants and grid of a matrix product. */
+    void (*linear)(const struct nd_gpu *gpu, const struct nd_linear *op,
+                   struct nd_gpu_call *call);
+    /* The same of attention with heads of head4 texels, but for the grid;
+       returns the queries of a tile. */
+    uint32_t (*attention)(const struct nd_gpu *gpu,
+                          const struct nd_ragged *ragged, uint32_t head4,
+                          struct nd_gpu_call *call);
 };
 
 /* One dispatch. Inputs that are NULL are bound to zeros of 64 bytes. */
@@ -247,12 +304,44 @@ nd_gpu_failed(const struct nd_error *err)
 enum nd_status nd_gpu_fail(struct nd_error *err, VkResult result,
                            const char *call);
 
-/* gpu_device.c */
+/* gpu_device.c: the physical device; then, for one family, the logical one */
 enum nd_status nd_gpu_open(int index, struct nd_gpu **out,
                            struct nd_error *err);
 void nd_gpu_close(struct nd_gpu *gpu);
+enum nd_status nd_gpu_start(struct nd_gpu *gpu,
+                            const struct nd_gpu_family *family,
+                            struct nd_error *err);
+void nd_gpu_stop(struct nd_gpu *gpu);
 /* The first message of the validation layer as an error, else ND_OK. */
 enum nd_status nd_gpu_check(const struct nd_gpu *gpu, struct nd_error *err);
+
+/* gpu_family.c */
+extern const struct nd_gpu_family nd_gpu_families[];
+extern const size_t nd_gpu_family_count;
+const struct nd_gpu_family *nd_gpu_find_family(const char *name);
+/* What the device lacks for a family, in words; NULL if nothing. */
+const char *nd_gpu_lacks(const struct nd_gpu *gpu,
+                         const struct nd_gpu_family *family);
+static inline size_t
+nd_gpu_parts(size_t n, size_t of)
+{
+    return (n + of - 1) / of;
+}
+
+/* gpu_cache.c: files that are missing, old or torn are as none */
+const struct nd_gpu_family *nd_gpu_cached_family(const struct nd_gpu *gpu);
+void nd_gpu_cache_family(const struct nd_gpu *gpu,
+                         const struct nd_gpu_family *family);
+void nd_gpu_load_pipelines(struct nd_gpu *gpu);
+void nd_gpu_save_pipelines(struct nd_gpu *gpu);
+
+/*
+ * gpu_choice.c: starts the device with a family: the one that the environment
+ * names, the one chosen before, or the quickest of those that compute what C
+ * does. Writes backend->note if that is not the one made for the device.
+ */
+enum nd_status nd_gpu_choose(struct nd_backend *backend, struct nd_gpu *gpu,
+                             struct nd_error *err);
 
 /* gpu_memory.c */
 enum nd_status nd_gpu_memory_init(struct nd_gpu *gpu, struct nd_error *err);

@@ -1,8 +1,9 @@
 #include "gpu_internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-enum { STAGING_BYTES = 4 << 20 };
+enum { STAGING_BYTES = 4 << 20, BLOCK_BYTES = 32 << 20 };
 
 /* A memory type of `allowed` with all the flags; -1 if there is none. */
 static int
@@ -38,46 +39,108 @@ check_size(const struct nd_gpu *gpu, enum nd_gpu_use use, size_t bytes,
            struct nd_error *err)
 {
     size_t limit = gpu->limits.maxStorageBufferRange;
-    if (use != ND_GPU_HOST && gpu->shuffle &&
+    if (use != ND_GPU_HOST && gpu->kernels->texels &&
         limit / 16 > gpu->limits.maxTexelBufferElements)
         limit = (size_t)gpu->limits.maxTexelBufferElements * 16;
     if (bytes > limit)
-        return nd_fail(err, ND_DEVICE,
+        return nd_fail(err, ND_NO_MEMORY,
                        "a tensor of %zu MB is more than %s binds at once "
                        "(%zu MB); sample fewer flows at once",
                        bytes >> 20, gpu->info.name, limit >> 20);
     return ND_OK;
 }
 
+/* --- blocks ------------------------------------------------------------- */
+
+static void
+free_block(struct nd_gpu *gpu, struct nd_gpu_block *block)
+{
+    struct nd_gpu_block **link = &gpu->blocks;
+    while (*link != NULL && *link != block)
+        link = &(*link)->next;
+    if (*link != NULL)
+        *link = block->next;
+    gpu->root.vk.FreeMemory(gpu->device, block->memory, NULL);
+    free(block);
+}
+
+/* A block of a size that serves many, or of this one if memory is short. */
 static enum nd_status
-allocate(struct nd_gpu *gpu, bool host, struct nd_gpu_buffer *out,
-         struct nd_error *err)
+new_block(struct nd_gpu *gpu, VkDeviceSize bytes, uint32_t type, bool host,
+          struct nd_gpu_block **out, struct nd_error *err)
 {
     struct nd_vk *vk = &gpu->root.vk;
+    struct nd_gpu_block *block = calloc(1, sizeof *block);
+    if (block == NULL)
+        return nd_fail(err, ND_NO_MEMORY, "no memory for a block");
+    VkMemoryAllocateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .allocationSize = bytes < BLOCK_BYTES ? BLOCK_BYTES : bytes,
+        .memoryTypeIndex = type,
+    };
+    block->type = type;
+    block->next = gpu->blocks;
+    gpu->blocks = block;
+    VkResult result =
+        vk->AllocateMemory(gpu->device, &info, NULL, &block->memory);
+    if (result != VK_SUCCESS && info.allocationSize > bytes) {
+        info.allocationSize = bytes;
+        result = vk->AllocateMemory(gpu->device, &info, NULL, &block->memory);
+    }
+    block->bytes = info.allocationSize;
+    if (result != VK_SUCCESS) {
+        nd_gpu_fail(err, result, "vkAllocateMemory");
+        goto error;
+    }
+    if (host) {
+        void *address;
+        VK(vk->MapMemory(gpu->device, block->memory, 0, VK_WHOLE_SIZE, 0,
+                         &address));
+        block->mapped = address;
+    }
+    *out = block;
+    return ND_OK;
+error:
+    free_block(gpu, block);
+    return nd_gpu_failed(err);
+}
+
+static enum nd_status
+allocate(struct nd_gpu *gpu, bool host, bool weights,
+         struct nd_gpu_buffer *out, struct nd_error *err)
+{
+    struct nd_vk *vk = &gpu->root.vk;
+    struct nd_gpu_block *block = gpu->blocks;
     VkMemoryRequirements needs;
     vk->GetBufferMemoryRequirements(gpu->device, out->buffer, &needs);
     int type = choose_type(gpu, needs.memoryTypeBits, host);
+    VkDeviceSize mask = needs.alignment - 1;
     if (type < 0)
         return nd_fail(err, ND_DEVICE,
                        "Vulkan: %s has no memory that the host can map",
                        gpu->info.name);
-    VkMemoryAllocateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
-        .allocationSize = needs.size,
-        .memoryTypeIndex = (uint32_t)type,
-    };
-    VK(vk->AllocateMemory(gpu->device, &info, NULL, &out->memory));
-    VK(vk->BindBufferMemory(gpu->device, out->buffer, out->memory, 0));
-    if (host) {
-        void *address;
-        VK(vk->MapMemory(gpu->device, out->memory, 0, VK_WHOLE_SIZE, 0,
-                         &address));
-        out->mapped = address;
-    }
+    while (block != NULL &&
+           (block->type != (uint32_t)type || block->weights != weights ||
+            (block->mapped != NULL) != host ||
+            ((block->used + mask) & ~mask) + needs.size > block->bytes))
+        block = block->next;
+    if (block == NULL && new_block(gpu, needs.size, (uint32_t)type, host,
+                                   &block, err) != ND_OK)
+        return nd_gpu_failed(err);
+    block->weights = weights;
+    out->block = block;
+    block->live++;
+    VkDeviceSize at = (block->used + mask) & ~mask;
+    block->used = at + needs.size;
+    VK(vk->BindBufferMemory(gpu->device, out->buffer, block->memory, at));
+    if (host)
+        out->mapped = block->mapped + at;
     return ND_OK;
 error:
-    return ND_DEVICE;
+    return nd_gpu_failed(err);
 }
+
+/* --- buffers ------------------------------------------------------------ */
 
 static enum nd_status
 clear(struct nd_gpu *gpu, struct nd_gpu_buffer *buffer, struct nd_error *err)
@@ -114,7 +177,7 @@ nd_gpu_buffer_new(struct nd_gpu *gpu, enum nd_gpu_use use, size_t bytes,
                  VK_BUFFER_USAGE_TRANSFER_DST_BIT,
     };
     VK(vk->CreateBuffer(gpu->device, &info, NULL, &out->buffer));
-    if (allocate(gpu, host, out, err) != ND_OK)
+    if (allocate(gpu, host, use == ND_GPU_WEIGHTS, out, err) != ND_OK)
         goto error;
     VkBufferViewCreateInfo view = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
@@ -124,7 +187,7 @@ nd_gpu_buffer_new(struct nd_gpu *gpu, enum nd_gpu_use use, size_t bytes,
         .range = VK_WHOLE_SIZE,
     };
     /* Without texel loads only the stand-ins for absent operands have one. */
-    if (use != ND_GPU_HOST && (gpu->shuffle || bytes <= 64))
+    if (use != ND_GPU_HOST && (gpu->kernels->texels || bytes <= 64))
         VK(vk->CreateBufferView(gpu->device, &view, NULL, &out->view));
     if ((status = clear(gpu, out, err)) == ND_OK)
         return ND_OK;
@@ -139,7 +202,8 @@ nd_gpu_buffer_free(struct nd_gpu *gpu, struct nd_gpu_buffer *buffer)
     struct nd_vk *vk = &gpu->root.vk;
     vk->DestroyBufferView(gpu->device, buffer->view, NULL);
     vk->DestroyBuffer(gpu->device, buffer->buffer, NULL);
-    vk->FreeMemory(gpu->device, buffer->memory, NULL);
+    if (buffer->block != NULL && --buffer->block->live == 0)
+        free_block(gpu, buffer->block);
     memset(buffer, 0, sizeof *buffer);
 }
 

@@ -38,21 +38,15 @@ stride4(const struct nd_tensor *tensor)
 static size_t
 parts(size_t n, size_t of)
 {
-    return (n + of - 1) / of;
+    return nd_gpu_parts(n, of);
 }
 
 /* Invocations of a workgroup of the simple shaders. */
 static uint32_t
 lanes_of(const struct nd_gpu *gpu)
 {
-    return gpu->shuffle ? gpu->info.subgroup : 64;
-}
-
-/* Rows that one invocation makes: many where workgroups cost, few on GPUs. */
-static uint32_t
-rows_of(const struct nd_gpu *gpu)
-{
-    return gpu->shuffle ? 16 : 2;
+    uint32_t lanes = gpu->kernels->lanes;
+    return lanes == 0 ? gpu->info.subgroup : lanes;
 }
 
 static enum nd_status
@@ -61,32 +55,6 @@ dispatch(const struct recorder *r, const struct nd_gpu_call *call)
     if (call->groups[0] == 0 || call->groups[1] == 0)
         return ND_OK;
     return nd_gpu_dispatch(r->gpu, r->recording, call, r->err);
-}
-
-static void
-choose_linear(const struct nd_gpu *gpu, const struct nd_linear *op,
-              struct nd_gpu_call *call)
-{
-    uint32_t lanes = gpu->info.subgroup;
-    if (gpu->shuffle) {
-        uint32_t rows = op->rows <= 8 && lanes == 8 ? 8 : 16;
-        call->shader = ND_GPU_SHADER_linear;
-        call->constants[0] = lanes;
-        call->constants[2] = rows;
-        call->groups[0] = parts(op->rows, rows);
-        call->groups[1] = parts(op->weight->out, 4 * lanes);
-    } else {
-        uint32_t rows = op->rows <= 16 ? 16 : op->rows <= 32 ? 32 : 64;
-        if (gpu->limits.maxComputeWorkGroupInvocations < 4 * rows)
-            rows = 32;
-        call->shader = ND_GPU_SHADER_linear_tile;
-        call->constants[0] = 4 * rows;
-        call->constants[2] = rows;
-        call->constants[4] = 64;
-        call->groups[0] = parts(op->rows, rows);
-        call->groups[1] = parts(op->weight->out, 64);
-    }
-    call->constants[3] = (uint32_t)op->epilogue;
 }
 
 static enum nd_status
@@ -117,14 +85,15 @@ record_linear(const struct recorder *r, const struct nd_linear *op)
         .params_bytes = sizeof params,
         .groups = {0, 0, 1},
     };
-    choose_linear(r->gpu, op, &call);
+    r->gpu->kernels->linear(r->gpu, op, &call);
+    call.constants[3] = (uint32_t)op->epilogue;
     return dispatch(r, &call);
 }
 
 static enum nd_status
 record_norm(const struct recorder *r, const struct nd_norm *op)
 {
-    uint32_t lanes = lanes_of(r->gpu), share = r->gpu->shuffle ? 1 : 32;
+    uint32_t lanes = lanes_of(r->gpu), share = r->gpu->kernels->share;
     struct nd_norm_params params = {
         .rows = (uint32_t)op->rows,
         .width4 = (uint32_t)(op->in->columns / 4),
@@ -148,26 +117,6 @@ record_norm(const struct recorder *r, const struct nd_norm *op)
 }
 
 /* --- attention ---------------------------------------------------------- */
-
-static size_t
-padded_rows(const struct nd_ragged *ragged, size_t rows)
-{
-    size_t n = 0;
-    for (size_t f = 0; f < ragged->n_flows; f++)
-        n += parts(ragged->offsets[f + 1] - ragged->offsets[f], rows) * rows;
-    return n;
-}
-
-/*
- * Queries of a tile of the shuffle kernel. 16 use each load of a key twice as
- * often as 8 and are a tenth quicker, unless short flows leave rows empty.
- */
-static uint32_t
-shuffle_rows(const struct nd_gpu *gpu, const struct nd_ragged *ragged)
-{
-    size_t of_8 = padded_rows(ragged, 8), of_16 = padded_rows(ragged, 16);
-    return gpu->info.subgroup == 8 && of_16 * 10 > of_8 * 11 ? 8 : 16;
-}
 
 /* Cuts each flow into tiles of `rows` queries or fewer. */
 static enum nd_status
@@ -208,7 +157,7 @@ static enum nd_status
 record_rotary(const struct recorder *r, const struct nd_attention *op,
               uint32_t head4)
 {
-    uint32_t lanes = lanes_of(r->gpu), rows = rows_of(r->gpu);
+    uint32_t lanes = lanes_of(r->gpu), rows = r->gpu->kernels->rows;
     struct nd_rotary_params params = {
         .tokens = (uint32_t)op->ragged.n_tokens,
         .heads = (uint32_t)op->heads,
@@ -234,32 +183,28 @@ record_attention(const struct recorder *r, const struct nd_attention *op)
 {
     size_t width = op->qkv->columns / 3, head = width / op->heads;
     uint32_t head4 = (uint32_t)(head / 4);
-    bool shuffle = r->gpu->shuffle;
-    uint32_t lanes = lanes_of(r->gpu);
-    uint32_t rows = shuffle ? shuffle_rows(r->gpu, &op->ragged) : lanes;
-    /* Keys of a load of the tile kernel: k and v in 16 KiB of shared memory. */
-    uint32_t keys = head4 > 256 ? 1 : 512 / head4 < 32 ? 512 / head4 : 32;
     struct nd_attention_params params = {
         .heads = (uint32_t)op->heads,
         .stride4 = stride4(op->qkv),
         .out_stride4 = stride4(op->out),
         .scale = 1.0f / sqrtf((float)head),
     };
-    enum nd_status status = record_rotary(r, op, head4);
-    if (status == ND_OK)
-        status = make_tiles(r, &op->ragged, rows);
-    if (status != ND_OK)
-        return status;
     struct nd_gpu_call call = {
-        .shader = shuffle ? ND_GPU_SHADER_attention
-                          : ND_GPU_SHADER_attention_tile,
-        .constants = {lanes, 0, shuffle ? rows : keys, head4},
         .inputs = {buffer_of(op->qkv), &r->tiles->buffer},
         .outputs = {buffer_of(op->out)},
         .params = &params,
         .params_bytes = sizeof params,
-        .groups = {r->tiles->count, op->heads, 1},
     };
+    uint32_t queries =
+        r->gpu->kernels->attention(r->gpu, &op->ragged, head4, &call);
+    enum nd_status status = record_rotary(r, op, head4);
+    if (status == ND_OK)
+        status = make_tiles(r, &op->ragged, queries);
+    if (status != ND_OK)
+        return status;
+    call.groups[0] = r->tiles->count;
+    call.groups[1] = op->heads;
+    call.groups[2] = 1;
     return dispatch(r, &call);
 }
 
@@ -291,7 +236,7 @@ record_condition(const struct recorder *r, const struct nd_condition *op)
 static enum nd_status
 record_input(const struct recorder *r, const struct nd_input *op)
 {
-    uint32_t lanes = lanes_of(r->gpu), rows = rows_of(r->gpu);
+    uint32_t lanes = lanes_of(r->gpu), rows = r->gpu->kernels->rows;
     struct nd_input_params params = {
         .rows = (uint32_t)op->rows,
         .pixels = (uint32_t)op->x->columns,
@@ -314,7 +259,7 @@ record_input(const struct recorder *r, const struct nd_input *op)
 static enum nd_status
 record_hold(const struct recorder *r, const struct nd_hold *op)
 {
-    uint32_t lanes = lanes_of(r->gpu), rows = rows_of(r->gpu);
+    uint32_t lanes = lanes_of(r->gpu), rows = r->gpu->kernels->rows;
     struct nd_hold_params params = {
         .rows = (uint32_t)op->rows,
         .cells = (uint32_t)op->held->columns,
@@ -337,7 +282,7 @@ record_hold(const struct recorder *r, const struct nd_hold *op)
 static enum nd_status
 record_estimate(const struct recorder *r, const struct nd_estimate *op)
 {
-    uint32_t lanes = lanes_of(r->gpu), rows = rows_of(r->gpu);
+    uint32_t lanes = lanes_of(r->gpu), rows = r->gpu->kernels->rows;
     struct nd_estimate_params params = {
         .rows = (uint32_t)op->rows,
         .cells = (uint32_t)(op->x->columns / 3),

@@ -10,6 +10,7 @@
 #include "hold.spv.h"
 #include "input.spv.h"
 #include "linear.spv.h"
+#include "linear_subgroup.spv.h"
 #include "linear_tile.spv.h"
 #include "noise.spv.h"
 #include "norm.spv.h"
@@ -81,6 +82,8 @@ nd_gpu_pipelines_init(struct nd_gpu *gpu, struct nd_error *err)
     enum nd_status status = ND_OK;
     for (int i = 0; i < ND_GPU_SHADER_COUNT && status == ND_OK; i++)
         status = create_layout(gpu, (enum nd_gpu_shader)i, err);
+    if (status == ND_OK)
+        nd_gpu_load_pipelines(gpu);
     return status;
 }
 
@@ -88,12 +91,16 @@ void
 nd_gpu_pipelines_end(struct nd_gpu *gpu)
 {
     struct nd_vk *vk = &gpu->root.vk;
+    nd_gpu_save_pipelines(gpu);
     for (size_t i = 0; i < gpu->n_pipelines; i++)
         vk->DestroyPipeline(gpu->device, gpu->pipelines[i].pipeline, NULL);
     for (int i = 0; i < ND_GPU_SHADER_COUNT; i++) {
         vk->DestroyPipelineLayout(gpu->device, gpu->layouts[i], NULL);
         vk->DestroyDescriptorSetLayout(gpu->device, gpu->set_layouts[i], NULL);
+        gpu->layouts[i] = VK_NULL_HANDLE;
+        gpu->set_layouts[i] = VK_NULL_HANDLE;
     }
+    gpu->n_pipelines = 0;
 }
 
 static enum nd_status
@@ -124,7 +131,7 @@ create_pipeline(struct nd_gpu *gpu, struct nd_gpu_pipeline *p,
                   .pSpecializationInfo = &constants},
         .layout = gpu->layouts[p->shader],
     };
-    VK(vk->CreateComputePipelines(gpu->device, VK_NULL_HANDLE, 1, &info, NULL,
+    VK(vk->CreateComputePipelines(gpu->device, gpu->cache, 1, &info, NULL,
                                   &p->pipeline));
     vk->DestroyShaderModule(gpu->device, module, NULL);
     return ND_OK;

@@ -33,6 +33,9 @@ nd_gpu_submit_end(struct nd_gpu *gpu)
 {
     gpu->root.vk.DestroyFence(gpu->device, gpu->fence, NULL);
     gpu->root.vk.DestroyCommandPool(gpu->device, gpu->pool, NULL);
+    gpu->fence = VK_NULL_HANDLE;
+    gpu->pool = VK_NULL_HANDLE;
+    gpu->running = false;
 }
 
 enum nd_status
@@ -216,13 +219,14 @@ write_set(struct nd_gpu *gpu, const struct nd_gpu_call *call,
 {
     const struct nd_gpu_signature *s = nd_gpu_signature(call->shader);
     struct bindings b = {.n_infos = 0};
+    bool texels = gpu->kernels->texels;
     for (uint32_t i = 0; i < s->inputs; i++) {
         const struct nd_gpu_buffer *zeros = &gpu->zeros[s->words >> i & 1];
         const struct nd_gpu_buffer *in =
             call->inputs[i] == NULL ? zeros : call->inputs[i];
         bind_buffer(&b, set, ND_BIND_WORDS + i, in);
         new_write(&b, set, i, VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER)
-            ->pTexelBufferView = gpu->shuffle ? &in->view : &zeros->view;
+            ->pTexelBufferView = texels ? &in->view : &zeros->view;
     }
     for (uint32_t i = 0; i < s->outputs; i++)
         bind_buffer(&b, set, ND_BIND_OUT + i, call->outputs[i]);
@@ -238,7 +242,7 @@ check_grid(const struct nd_gpu *gpu, const struct nd_gpu_call *call,
 {
     for (int i = 0; i < 3; i++)
         if (call->groups[i] > gpu->limits.maxComputeWorkGroupCount[i])
-            return nd_fail(err, ND_DEVICE,
+            return nd_fail(err, ND_NO_MEMORY,
                            "the batch is too large for %s; sample fewer "
                            "flows at once",
                            gpu->info.name);
@@ -256,7 +260,7 @@ nd_gpu_dispatch(struct nd_gpu *gpu, const struct nd_gpu_recording *recording,
     VkDescriptorSet set;
     VkPipeline pipeline;
     memcpy(constants, call->constants, sizeof constants);
-    constants[1] = gpu->shuffle;
+    constants[1] = gpu->kernels->texels;
     if (check_grid(gpu, call, err) != ND_OK ||
         nd_gpu_pipeline(gpu, call->shader, constants, &pipeline, err) != ND_OK)
         goto error;

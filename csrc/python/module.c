@@ -114,6 +114,10 @@ add_exceptions(PyObject *module)
                                "A compute device is missing or failed.");
     if (e[ND_FORMAT] == NULL || e[ND_DEVICE] == NULL)
         return -1;
+    e[ND_LOST] = new_exception(module, "DeviceLostError", e[ND_DEVICE],
+                               "A compute device reset or hung.");
+    if (e[ND_LOST] == NULL)
+        return -1;
     e[ND_CAPTURE] =
         new_exception(module, "CaptureError", e[ND_FORMAT],
                       "A capture file cannot be read to its end.");

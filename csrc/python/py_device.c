@@ -4,6 +4,7 @@
 #include "../engine/gpu.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { GPUS_MOST = 16 };
@@ -34,24 +35,45 @@ open_gpu(const char *device, struct nd_backend **backend, struct nd_error *err)
     return nd_gpu_backend_create((int)index, backend, err);
 }
 
+/* The CPU for a GPU that failed: said in the backend's note. */
+static enum nd_status
+fall_back(size_t threads, const struct nd_error *why,
+          struct nd_backend **backend, struct nd_error *err)
+{
+    enum nd_status status = nd_cpu_backend_create(threads, NULL, backend, err);
+    if (status == ND_OK)
+        snprintf((*backend)->note, sizeof (*backend)->note,
+                 "the CPU is used: %.480s", why->text);
+    return status;
+}
+
 enum nd_status
 nd_py_open_backend(const char *device, size_t threads,
                    struct nd_backend **backend, struct nd_error *err)
 {
     bool automatic = strcmp(device, "auto") == 0;
+    struct nd_error why = {.code = ND_OK};
+    enum nd_status status = ND_OK;
     if (strncmp(device, "vulkan", 6) == 0 &&
         (device[6] == '\0' || device[6] == ':'))
-        return open_gpu(device, backend, err);
-    if (automatic && has_gpu() &&
-        nd_gpu_backend_create(0, backend, NULL) == ND_OK)
-        return ND_OK;
-    if (automatic || strcmp(device, "cpu") == 0)
+        status = open_gpu(device, backend, &why);
+    else if (automatic && has_gpu())
+        status = nd_gpu_backend_create(0, backend, &why);
+    else if (automatic || strcmp(device, "cpu") == 0)
         return nd_cpu_backend_create(threads, NULL, backend, err);
-    if (strncmp(device, "cpu:", 4) == 0)
+    else if (strncmp(device, "cpu:", 4) == 0)
         return nd_cpu_backend_create(threads, device + 4, backend, err);
-    return nd_fail(err, ND_ARGUMENT,
-                   "device \"%s\": there are auto, cpu, vulkan and vulkan:N",
-                   device);
+    else
+        return nd_fail(err, ND_ARGUMENT,
+                       "device \"%s\": there are auto, cpu, vulkan and "
+                       "vulkan:N",
+                       device);
+    if (status == ND_OK)
+        return ND_OK;
+    /* A device that is asked for by name and missing is an error. */
+    if (automatic || status == ND_UNSUPPORTED || status == ND_LOST)
+        return fall_back(threads, &why, backend, err);
+    return nd_fail(err, status, "%s", why.text);
 }
 
 static PyObject *

@@ -490,6 +490,13 @@ model_device(PyObject *op, void *closure)
     return PyUnicode_FromString(((struct model *)op)->backend->device);
 }
 
+static PyObject *
+model_note(PyObject *op, void *closure)
+{
+    (void)closure;
+    return PyUnicode_FromString(((struct model *)op)->backend->note);
+}
+
 static PyMethodDef model_methods[] = {
     {"sample", (PyCFunction)(void (*)(void))model_sample,
      METH_VARARGS | METH_KEYWORDS, model_sample_doc},
@@ -500,6 +507,8 @@ static PyMethodDef model_methods[] = {
 
 static PyGetSetDef model_getset[] = {
     {"device", model_device, NULL, "What the model runs on, for people.",
+     NULL},
+    {"note", model_note, NULL, "Why it runs elsewhere than it should, if so.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
