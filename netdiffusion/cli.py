@@ -299,6 +299,52 @@ def train(
     )
 
 
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("flows", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Name of the new class.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A copy of the model with it. Default: into MODEL.",
+)
+@click.option("--minutes", type=float, help="Time budget; default 4.")
+@click.option("--steps", type=int, help="Training steps; default: what fits best.")
+@click.option(
+    "--rank", type=click.IntRange(1), default=8, show_default=True, help="Its size."
+)
+@click.option("--force", is_flag=True, help="Replace what exists.")
+@_seed
+def adapt(
+    model: Path,
+    flows: Path,
+    name: str,
+    output: Path | None,
+    minutes: float | None,
+    steps: int | None,
+    rank: int,
+    seed: int,
+    force: bool,
+) -> None:
+    """Teach MODEL a class from a few flows of it, FLOWS.npz.
+
+    The adapter is written into MODEL, or into a copy of it, OUT. Flows of classes
+    that the model knows are replayed.
+    """
+    nd.FlowDiffusion.adapt_directory(
+        model,
+        _load(flows),
+        output,
+        name=name,
+        minutes=minutes,
+        steps=steps,
+        rank=rank,
+        seed=seed,
+        overwrite=force,
+    )
+
+
 def _counts(
     ctx: click.Context, param: click.Parameter, values: Sequence[str]
 ) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from netdiffusion import _core
 from netdiffusion._core import Error, FormatError
+from netdiffusion.adapters import FILES, read_adapters
 from netdiffusion.control import HOLDS, Control, Value
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
@@ -36,6 +38,8 @@ __all__ = ["FlowDiffusion"]
 MODEL_LAYOUT = "netdiffusion-canonical"
 MODEL_FILES = ("config.json", "layout.json", "classes.json", "model.safetensors")
 DEFAULT_MINUTES = 30.0
+REPLAYED = 60  # flows that are drawn and replayed where none are given
+REPLAYED_PACKETS = 40
 SIGMA_RANGE = (80.0, 0.2)
 SAMPLER = {
     "sigmas": np.geomspace(*SIGMA_RANGE, 12).round(6).tolist(),
@@ -234,6 +238,164 @@ class FlowDiffusion:
         self._take(trainer)
         return self
 
+    def adapt(
+        self,
+        flows: FlowSet,
+        *,
+        name: str,
+        minutes: float | None = None,
+        steps: int | None = None,
+        rank: int = 8,
+        seed: int = 0,
+    ) -> FlowDiffusion:
+        """Learn one more class from a few flows, 10 or so, as a low-rank adapter.
+
+        The base's weights stay as they are: its classes are drawn as before, and
+        adapters stand beside each other. What others look like is replayed while
+        the class is learned.
+
+        Parameters
+        ----------
+        flows : FlowSet
+            Flows of the class: those labelled `name`, or all that have no label or
+            one that the model does not know. Flows of classes that it knows are
+            replayed; without any it draws some itself.
+        name : str
+            The new class.
+        minutes : float, optional
+            Time budget. Default 4; mostly less is needed.
+        steps : int, optional
+            Training steps. Default: as many as suit a fifth of the flows, held out
+            in a first run.
+        rank : int, default 8
+            Of the adapter's matrices.
+        seed : int, default 0
+            Of weights, batches and noise.
+
+        Returns
+        -------
+        FlowDiffusion
+            Itself, with the class in `classes_`.
+
+        Raises
+        ------
+        Error
+            PyTorch is not installed; no flow of the class; a class that is there
+            already; flows that the base cannot express.
+        """
+        self._check_fitted()
+        _check_training("adapt")
+        from netdiffusion.training.adapt import train_adapter
+
+        if name in self.classes_ or not name or name in (".", ".."):
+            raise Error(
+                f"adapt: the model has a class {name!r} already. Give another name."
+            )
+        new, replay = self._sorted_out(flows, name)
+        owned = tempfile.TemporaryDirectory(prefix="netdiffusion-")
+        directory = Path(owned.name) / "model"
+        _copy_model(self._directory, directory)
+        self.history_ = train_adapter(
+            directory,
+            directory / "adapters" / _file_name(name),
+            name,
+            new,
+            replay,
+            minutes=minutes,
+            steps=steps,
+            rank=rank,
+            seed=seed,
+        )
+        self._read(directory)
+        self._owned = owned
+        return self
+
+    @classmethod
+    def adapt_directory(
+        cls,
+        directory: str | os.PathLike[str],
+        flows: FlowSet,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        name: str,
+        minutes: float | None = None,
+        steps: int | None = None,
+        rank: int = 8,
+        seed: int = 0,
+        overwrite: bool = False,
+    ) -> None:
+        """Adapt a model directory; what the CLI does.
+
+        Parameters
+        ----------
+        directory : path-like
+            The model.
+        flows, name, minutes, steps, rank, seed
+            As of `adapt`.
+        output : path-like, optional
+            Gets a copy of the model with the adapter. Default: the adapter is
+            written into `directory`, as ``adapters/<name>``.
+        overwrite : bool, default False
+            Replace `output`, or an adapter of that name.
+
+        Raises
+        ------
+        FileExistsError
+            `output`, or the adapter, exists and `overwrite` is false.
+        """
+        target = None if output is None else Path(output)
+        inside = Path(directory) / "adapters" / _file_name(name)
+        if target is not None and target.exists() and not overwrite:
+            raise FileExistsError(
+                f"{target}: already exists. Use overwrite=True (--force) to replace "
+                "it, or give another name."
+            )
+        if target is None and inside.exists():
+            if not overwrite:
+                raise FileExistsError(
+                    f"{inside}: already exists. Use overwrite=True (--force) to train "
+                    "it anew, or give another name."
+                )
+            shutil.rmtree(inside)
+        model = cls.from_pretrained(directory)
+        model.adapt(
+            flows, name=name, minutes=minutes, steps=steps, rank=rank, seed=seed
+        )
+        if target is not None:
+            model.save_pretrained(target, overwrite=overwrite)
+            return
+        inside.parent.mkdir(exist_ok=True)
+        with written_whole(inside, overwrite=overwrite) as scratch:
+            shutil.copytree(model._directory / "adapters" / inside.name, scratch)
+
+    def _sorted_out(self, flows: FlowSet, name: str) -> tuple[FlowSet, FlowSet]:
+        """Tell the flows of a new class from those of classes of the base."""
+        base = {c["name"] for c in self._drawer.classes[: self._base_classes]}
+        known = np.isin(flows.labels, sorted(base))
+        mine = flows.labels == name
+        if not mine.any():
+            mine = ~known
+        labels = np.unique(flows.labels[mine])
+        if len(labels) != 1:
+            raise Error(
+                f"adapt: {len(labels)} labels that the model does not know; flows of "
+                f"one class are wanted. Label them {name!r}, or select them."
+            )
+        if known.any():
+            return flows.select(mine), flows.select(known)
+        names = sorted(base)
+        picked = np.random.default_rng(0).permutation(names)[:REPLAYED]
+        each = -(-REPLAYED // len(picked))
+        most = min(REPLAYED_PACKETS, int(self.config_["max_packets"]))
+        drawn = self.sample(
+            {str(n): each for n in picked}, seed=1, lengths=None, device="cpu"
+        )
+        return flows.select(mine), drawn.head(most)
+
+    @property
+    def _base_classes(self) -> int:
+        return int(self.config_["network"]["classes"])
+
     def _take(self, trainer: Trainer) -> None:
         """Keep a trained network as a model directory of this object's own."""
         from netdiffusion.training.export import write_model
@@ -328,8 +490,7 @@ class FlowDiffusion:
         self._check_fitted()
         with written_whole(directory, overwrite=overwrite) as scratch:
             scratch.mkdir()
-            for name in MODEL_FILES:
-                shutil.copyfile(self._directory / name, scratch / name)
+            _copy_model(self._directory, scratch)
             card = self._directory / "README.md"
             text = card.read_text("utf-8") if card.exists() else self._card()
             (scratch / "README.md").write_text(text, encoding="utf-8")
@@ -408,9 +569,13 @@ class FlowDiffusion:
                 f"{directory / 'classes.json'}: {len(classes)} classes, but "
                 f"config.json says {self.config_['network']['classes']}."
             )
+        adapters = read_adapters(directory, [c["name"] for c in classes])
+        classes += [adapter.classes[0] for adapter in adapters]
         self.classes_ = {c["name"]: int(c["flows"]) for c in classes}
         self._directory = directory
-        self._drawer = Drawer(directory, self.config_, classes, column, constant)
+        self._drawer = Drawer(
+            directory, self.config_, classes, column, constant, adapters
+        )
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
@@ -424,7 +589,8 @@ class FlowDiffusion:
         state = {k: v for k, v in self.__dict__.items() if k != "_owned"}
         if "_owned" in self.__dict__:
             state["_files"] = {
-                n: (self._directory / n).read_bytes() for n in MODEL_FILES
+                n: (self._directory / n).read_bytes()
+                for n in _model_files(self._directory)
             }
         return state
 
@@ -435,7 +601,10 @@ class FlowDiffusion:
             self._owned = tempfile.TemporaryDirectory(prefix="netdiffusion-")
             self._directory = self._drawer.directory = Path(self._owned.name)
             for name, content in kept.items():
-                (self._directory / name).write_bytes(content)
+                path = self._directory / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._drawer.adapters = read_adapters(self._directory, [])
 
     def sample(
         self,
@@ -678,16 +847,40 @@ class FlowDiffusion:
 
 def _trainer(flows: FlowSet, config: TrainingConfig, seed: int) -> Trainer:
     """Return a trainer, or say that PyTorch is missing."""
-    missing = [n for n in ("torch", "safetensors") if not importlib.util.find_spec(n)]
-    if missing:
-        raise Error(
-            f"fit: training needs {' and '.join(missing)}. Run "
-            'pip install "netdiffusion[train]". Sampling works without.'
-        )
+    _check_training("fit")
     from netdiffusion.training.data import TrainingSet
     from netdiffusion.training.loop import Trainer
 
     return Trainer(TrainingSet(flows, config), config, seed)
+
+
+def _check_training(who: str) -> None:
+    """Raise Error unless the packages that training needs are there."""
+    missing = [n for n in ("torch", "safetensors") if not importlib.util.find_spec(n)]
+    if missing:
+        raise Error(
+            f"{who}: training needs {' and '.join(missing)}. Run "
+            'pip install "netdiffusion[train]". Sampling works without.'
+        )
+
+
+def _file_name(name: str) -> str:
+    """Return a class's name as a directory name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
+def _model_files(directory: Path) -> list[str]:
+    """Return the files of a model directory, adapters' too, relative to it."""
+    found = sorted(directory.glob("adapters/*/*"))
+    adapters = [f.relative_to(directory).as_posix() for f in found if f.name in FILES]
+    return [*MODEL_FILES, *adapters]
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    """Copy the files of a model directory."""
+    for name in _model_files(source):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
 
 
 def _read_json(directory: Path, name: str) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ import numpy.typing as npt
 
 from netdiffusion import _core
 from netdiffusion._core import Error
+from netdiffusion.adapters import AdapterFiles
 from netdiffusion.control import FREE, Control, to_columns
+from netdiffusion.decode import agree
 from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
@@ -124,6 +127,8 @@ class Drawer:
         Column of each canonical cell; below 0 for a constant.
     constant : ndarray of int8, shape (1104,)
         Values of the constants.
+    adapters : sequence of AdapterFiles
+        Each draws one class, numbered after the model's own; `classes` has them.
     """
 
     def __init__(
@@ -133,25 +138,40 @@ class Drawer:
         classes: list[dict[str, Any]],
         column_of_cell: npt.NDArray[np.int64],
         constant: npt.NDArray[np.int8],
+        adapters: Sequence[AdapterFiles] = (),
     ) -> None:
         self.directory = directory
         self.config = config
         self.classes = classes
         self.column_of_cell = column_of_cell
         self.constant = constant
-        self._engines: dict[tuple[str, int], Engine] = {}
+        self.adapters = list(adapters)
+        self._engines: dict[tuple[str, int, int], Engine] = {}
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave networks on devices behind when pickled."""
-        return {**self.__dict__, "_engines": {}}
+        return {**self.__dict__, "_engines": {}, "_scratch": None}
 
-    def engine(self, device: str, threads: int) -> Engine:
-        """Return the network on a device, loaded once."""
-        key = (device, threads)
+    def engine(self, device: str, threads: int, which: int = 0) -> Engine:
+        """Return a network on a device, loaded once: 0 is the base, 1 an adapter's."""
+        key = (device, threads, which)
         if key not in self._engines:
-            path = self.directory / "model.safetensors"
-            self._engines[key] = Engine(path, self.config["network"], device, threads)
+            path, sizes = self.directory / "model.safetensors", self.config["network"]
+            if which:
+                path = self._merged(which - 1)
+                sizes = {**sizes, "classes": sizes["classes"] + 1}
+            self._engines[key] = Engine(path, sizes, device, threads)
         return self._engines[key]
+
+    def _merged(self, number: int) -> Path:
+        """Return a file of the weights with an adapter's added."""
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="netdiffusion-")
+        path = Path(self._scratch.name) / f"{number}.safetensors"
+        if not path.exists():
+            self.adapters[number].merge(self.directory, path)
+        return path
 
     def part(self, counts: Mapping[str, int], first: int | Mapping[str, int]) -> Part:
         """Return the flows that are asked for, once they are known to be possible.
@@ -256,7 +276,7 @@ class Drawer:
                 first = self._drawn(part, packets, settings, outline, check)
             held = control.cells(offsets, places, first)
         rows = self._drawn(part, packets, settings, held, progress)
-        return Drawn(rows, offsets, held)
+        return Drawn(agree(rows, offsets, held), offsets, held)
 
     def _drawn(
         self,
@@ -266,18 +286,44 @@ class Drawer:
         held: npt.NDArray[np.int8] | None,
         progress: Progress | None,
     ) -> npt.NDArray[np.int8]:
-        """Run the engine; held are canonical cells."""
-        sampler, total = self.config["sampler"], len(part)
-        asked, size = settings.temperature, settings.batch_size
+        """Run the network of each flow's class; held are canonical cells."""
+        sizes, size = self.config["network"], settings.batch_size
         if size != "auto" and size < 1:
             raise ValueError(f"sample: batch_size is packets from 1 on, not {size}.")
         if held is not None:
-            columns = self.config["network"]["columns"]
+            columns = sizes["columns"]
             held = to_columns(held, self.column_of_cell, self.constant, columns)
-        cells = self.engine(settings.device, settings.threads).sample(
-            part.classes(),
-            packets,
-            part.ids(),
+        cells = np.empty((int(packets.sum()), sizes["columns"]), np.int8)
+        network = np.maximum(part.classes() - (sizes["classes"] - 1), 0)
+        total, done = len(part), 0
+        for which in np.unique(network).tolist():
+            mine = network == which
+            rows = np.repeat(mine, packets)
+            report = progress and partial(_report, progress, done, total)
+            cells[rows] = self._run(
+                which, part, mine, packets, settings, held, rows, report
+            )
+            done += int(mine.sum())
+        return self._expanded(cells)
+
+    def _run(
+        self,
+        which: int,
+        part: Part,
+        mine: npt.NDArray[np.bool_],
+        packets: npt.NDArray[np.int32],
+        settings: Settings,
+        held: npt.NDArray[np.int8] | None,
+        rows: npt.NDArray[np.bool_],
+        progress: Callable[..., None] | None,
+    ) -> npt.NDArray[np.int8]:
+        """Run one network for its flows; rows are their packets."""
+        sampler, size = self.config["sampler"], settings.batch_size
+        asked, own = settings.temperature, self.config["network"]["classes"]
+        return self.engine(settings.device, settings.threads, which).sample(
+            np.minimum(part.classes()[mine], own),
+            packets[mine],
+            part.ids()[mine],
             settings.seed & (2**64 - 1),
             _respaced(sampler["sigmas"], settings.steps),
             sampler["temperature"] if asked is None else asked,
@@ -287,11 +333,10 @@ class Drawer:
             sampler=settings.sampler or sampler.get("solver", "dpm++2m"),
             guidance_low=settings.guidance_interval[0],
             guidance_high=settings.guidance_interval[1],
-            held=held,
+            held=None if held is None else np.ascontiguousarray(held[rows]),
             batch_tokens=0 if size == "auto" else size,
-            progress=progress and (lambda done, *_: progress(done, total)),
+            progress=progress,
         )
-        return self._expanded(cells)
 
     def _expanded(self, cells: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Spread columns over the cells that share them; constants elsewhere."""
@@ -363,6 +408,11 @@ def _obeyed(
         "changed_by_repair": int(broken.sum()),
         "by_field": {name: n for name, n in fields.items() if n},
     }
+
+
+def _report(progress: Progress, before: int, total: int, done: int, *_: int) -> None:
+    """Report the flows of all networks."""
+    progress(before + done, total)
 
 
 def _unknown(name: str, known: Mapping[str, int]) -> str:

@@ -26,6 +26,7 @@ from netdiffusion.training.export import (  # noqa: E402
     write_model,
 )
 from netdiffusion.training.loop import Trainer  # noqa: E402
+from netdiffusion.training.loss import draw_sigma  # noqa: E402
 from netdiffusion.training.muon import Matrix, Muon, orthogonal  # noqa: E402
 from netdiffusion.training.network import (  # noqa: E402
     NetworkShape,
@@ -234,7 +235,7 @@ def test_shapes_that_the_engine_cannot_run_are_refused() -> None:
 def test_noise_levels_are_stratified(flows: FlowSet) -> None:
     """A fifth of them is high, and none is outside its range."""
     trainer = Trainer(TrainingSet(flows, TINY), TINY, seed=0)
-    sigma = trainer.draw_sigma(1000, torch.Generator().manual_seed(1))
+    sigma = draw_sigma(trainer.config, 1000, torch.Generator().manual_seed(1))
     low, top = TINY.high_noise_range
     assert 0.2 < float((sigma > low).float().mean()) < 0.5
     assert float(sigma.max()) < top + 200 and float(sigma.min()) > 1e-3

@@ -107,6 +107,8 @@ class TrainingSet:
         converted to it.
     config : TrainingConfig
         Settings.
+    columns : Columns, optional
+        Of a network that is there already. Default: found in the flows.
 
     Raises
     ------
@@ -114,7 +116,9 @@ class TrainingSet:
         No flow of ``min_packets`` or more, or flows without a class.
     """
 
-    def __init__(self, flows: FlowSet, config: TrainingConfig) -> None:
+    def __init__(
+        self, flows: FlowSet, config: TrainingConfig, columns: Columns | None = None
+    ) -> None:
         flows = flows.select(flows.n_packets >= max(1, config.min_packets))
         if len(flows) == 0:
             raise Error(f"training: no flow has {config.min_packets} packets or more.")
@@ -123,7 +127,7 @@ class TrainingSet:
         inside = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
         packets = np.repeat(flows.offsets[:-1], kept) + inside
         rows = flows.canonical()[packets]
-        self.columns = Columns.of(rows)
+        self.columns = Columns.of(rows) if columns is None else columns
         self.lengths = kept.astype(np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         colours = np.array([1, 0, 2], np.uint8)  # of cell values 0, 1 and -1

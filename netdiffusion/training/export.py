@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors.numpy import load_file, save_file
 
 from netdiffusion import _core
+from netdiffusion.adapters import CLASS_ROW, PREFIX
+from netdiffusion.training.adapters import Adapter
 from netdiffusion.training.data import Columns
 from netdiffusion.training.loop import Pretrained, Trainer
+from netdiffusion.training.network import NetworkShape, RowFormer
 
-__all__ = ["read_pretrained", "write_model"]
+__all__ = ["adapter_tensors", "network_of", "read_pretrained", "write_model"]
 
 LAYOUT = "netdiffusion-canonical"
 PIXELS = {"in.weight": (1, 2), "final.out.weight": (0, 1), "final.out.bias": (0, 1)}
@@ -114,3 +118,26 @@ def columns_of(directory: Path) -> Columns:
     first = [int(np.argmax(column == c)) for c in range(int(column.max()) + 1)]
     constant = np.asarray(layout["constant"], np.int8)
     return Columns(column, constant, np.asarray(first))
+
+
+def network_of(directory: Path) -> RowFormer:
+    """Return the network of a model directory."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    network = RowFormer(NetworkShape(**config["network"]))
+    tensors = read_pretrained(directory).tensors
+    network.load_state_dict({n: torch.from_numpy(t) for n, t in tensors.items()})
+    return network
+
+
+def adapter_tensors(adapter: Adapter) -> Tensors:
+    """Return an adapter's tensors by PEFT's names, pixels as in model files."""
+    out: Tensors = {}
+    for name, (first, second) in adapter.pairs.items():
+        if name == "final.out":
+            columns = len(second) // 3
+            second = second.reshape(3, columns, -1).swapaxes(0, 1).reshape(second.shape)
+        for part, value in (("lora_A", first), ("lora_B", second)):
+            kept = np.ascontiguousarray(value, np.float16)
+            out[f"{PREFIX}{name}.{part}.weight"] = kept
+    out[CLASS_ROW] = adapter.embedding[None].astype(np.float16)
+    return out

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,9 @@ from tqdm import tqdm
 from netdiffusion._core import Error, FormatError
 from netdiffusion.training.config import TrainingConfig
 from netdiffusion.training.data import Batch, TrainingSet
+from netdiffusion.training.loss import denoising_loss, draw_sigma
 from netdiffusion.training.muon import Matrix, Muon
-from netdiffusion.training.network import (
-    NetworkShape,
-    Places,
-    RowFormer,
-    cross_entropy,
-)
+from netdiffusion.training.network import NetworkShape, RowFormer
 
 __all__ = ["Pretrained", "Trainer"]
 
@@ -102,7 +97,7 @@ class Trainer:
         self.network = RowFormer(shape, config.dropout)
         self.network.set_marginals(data.counts())
         self.weights = torch.from_numpy(data.column_weights())
-        self._half = _use_bfloat16(config.precision)
+        self._half = use_bfloat16(config.precision)
         self._flatten()
         self.average = self.flat.clone()
         self.step = 0
@@ -310,43 +305,17 @@ class Trainer:
     def _loss(
         self, batch: Batch, dice: torch.Generator, again: bool, held: Tensor | None
     ) -> Tensor:
-        """Return the mean weighted cross-entropy of a cell, in nats."""
-        cells = torch.from_numpy(batch.cells)
-        target = torch.stack([cells == colour for colour in range(3)], 2).float()
-        sigma = self.draw_sigma(len(batch.lengths), dice)
-        noise = torch.randn(target.shape, generator=dice)
-        places = Places.of(batch.lengths)
-        weight = self.weights * (places.last >= 0).float()[:, :, None]
-        weight = weight / ((places.last >= 0).sum() * len(self.weights))
-        if held is not None:
-            noise.mul_(1 - held[:, :, None])
-            weight = weight * (1 - held)
-        x = (2 * target - 1).addcmul_(noise, sigma[:, None, None, None])
-        classes = torch.from_numpy(batch.classes)
-        estimate = None
-        with self._mixed():
-            if again:
-                with torch.no_grad():
-                    guess = self.network(x, None, places, classes, sigma, held)
-                    estimate = guess.softmax(2).mul_(2).sub_(1)
-            logits = self.network(x, estimate, places, classes, sigma, held)
-        return cross_entropy(logits, target, weight)
-
-    def draw_sigma(self, count: int, dice: torch.Generator) -> Tensor:
-        """Return noise levels, stratified: log-normal, and log-uniform above."""
-        config = self.config
-        order = torch.randperm(count, generator=dice)
-        u = (order + torch.rand(count, generator=dice, dtype=torch.float64)) / count
-        high = u < config.high_noise
-        low, top = (math.log(s) for s in config.high_noise_range)
-        uniform = low + (top - low) * u / max(config.high_noise, 1e-9)
-        v = (u - config.high_noise) / (1 - min(config.high_noise, 1 - 1e-9))
-        normal = torch.special.ndtri(v.clamp(1e-6, 1 - 1e-6))
-        normal = config.noise_mean + config.noise_spread * normal
-        return torch.where(high, uniform, normal).exp().float()
-
-    def _mixed(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._half)
+        """Return the loss of a batch, its noise levels drawn."""
+        return denoising_loss(
+            self.network,
+            batch,
+            draw_sigma(self.config, len(batch.lengths), dice),
+            dice,
+            self.weights,
+            again=again,
+            held=held,
+            half=self._half,
+        )
 
     def average_state(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the averaged weights by tensor name."""
@@ -448,7 +417,7 @@ def _join_processes() -> tuple[int, int]:
     return (dist.get_rank(), world) if world > 1 else (0, 1)
 
 
-def _use_bfloat16(precision: str) -> bool:
+def use_bfloat16(precision: str) -> bool:
     """Tell whether matrix products are done in bfloat16."""
     if precision != "auto":
         return precision == "bfloat16"
