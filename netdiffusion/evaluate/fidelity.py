@@ -21,6 +21,7 @@ from netdiffusion.flows import FlowSet
 
 Array = npt.NDArray[np.float64]
 
+LONGEST_GAP = 1000.0  # seconds; the longest that a row can hold
 _CHUNK = 8192  # packets turned into floats at a time
 
 
@@ -155,7 +156,8 @@ def measure_fidelity(
         ``mean_jsd``, ``mean_tvd``, ``mean_hellinger`` over all cells;
         ``class_jsd``, mean JSD within each class; ``fields``, the three figures
         of each header field; ``emd`` of ``packet_length`` (bytes),
-        ``inter_arrival`` (seconds), ``log_inter_arrival`` (decades), and of whole
+        ``inter_arrival`` (seconds, at most 1,000: a single pause of hours would be
+        all there is to see), ``log_inter_arrival`` (decades), and of whole
         flows ``flow_packets``, ``flow_bytes``, ``flow_duration`` (seconds) and
         ``log_flow_duration`` (decades above 1 us).
     """
@@ -230,7 +232,7 @@ def _decades(seconds: Array) -> Array:
 
 def _distances(a: FlowSet, b: FlowSet, weights: Array) -> dict[str, float]:
     """Earth mover's distances of what a packet has besides its header."""
-    x, y = gaps(a), gaps(b)
+    x, y = (np.minimum(gaps(flows), LONGEST_GAP) for flows in (a, b))
     first = np.zeros(len(x), np.bool_), np.zeros(len(y), np.bool_)
     for mask, flows in zip(first, (a, b), strict=True):
         mask[flows.offsets[:-1][flows.n_packets > 0]] = True
