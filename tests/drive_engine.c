@@ -171,6 +171,7 @@ draw(struct engine engine, size_t flows, size_t budget, int8_t *cells)
         .renoise_rounds = 1,
         .renoise_sigma = 0.5f,
         .guidance = 1.5f,
+        .guidance_high = 10.0f,
         .tokens = budget,
     };
     check(nd_sample(engine.network, &request, cells, &err) == ND_OK, err.text);
