@@ -353,6 +353,17 @@ def test_devices_that_fail(
 
 
 @needs_device
+def test_little_memory(folder: Path, shim: str) -> None:
+    """6 MB of device memory: the batch is halved, with one warning, and goes on."""
+    path, _ = weights_of("127", folder)
+    faults = {"NETDIFFUSION_VULKAN_LOADER": shim, "SHIM_MEMORY": "6000000"}
+    done = run_python("vulkan_run.py", "halve", str(path), **faults)
+    assert done.returncode == 0, done.stderr
+    (told,) = done.stdout.splitlines()
+    assert "not enough memory for the batch" in told
+
+
+@needs_device
 def test_choice_is_kept(folder: Path, cache: Path, shim: str) -> None:
     """The family is chosen once; a torn, old or foreign file is as none."""
     texel = draw(folder, cache)

@@ -1,6 +1,6 @@
 """Runs of the Vulkan backend: imported by its tests, and run by them afresh.
 
-``python vulkan_run.py draw|ops MODEL`` needs NumPy alone, so it starts at once.
+``python vulkan_run.py draw|ops|halve MODEL`` needs NumPy alone, so it starts at once.
 """
 
 from __future__ import annotations
@@ -63,5 +63,18 @@ def ops(path: str) -> None:
     sample(model, 3, held=held[: 1 + 6 + 11], **options)
 
 
+def halve(path: str) -> None:
+    """Draw flows of size 127 with little memory; print the warnings."""
+    options = dict(temperature=0.0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = _core.Model(path, device="vulkan", **SIZES["127"])
+        cells = np.concatenate(sample(model, 100, **options))
+    cpu = _core.Model(path, device="cpu", **SIZES["127"])
+    wanted = np.concatenate(sample(cpu, 100, **options))
+    assert np.mean(cells == wanted) >= 0.9999
+    print(*[w.message for w in told], sep="\n")
+
+
 if __name__ == "__main__":
-    {"draw": draw, "ops": ops}[sys.argv[1]](sys.argv[2])
+    {"draw": draw, "ops": ops, "halve": halve}[sys.argv[1]](sys.argv[2])
