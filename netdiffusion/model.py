@@ -42,10 +42,10 @@ REPLAYED = 60  # flows that are drawn and replayed where none are given
 REPLAYED_PACKETS = 40
 SIGMA_RANGE = (80.0, 0.2)
 SAMPLER = {
-    "sigmas": np.geomspace(*SIGMA_RANGE, 12).round(6).tolist(),
+    "sigmas": np.geomspace(*SIGMA_RANGE, 10).round(6).tolist(),
     "temperature": 0.0,
-    "renoise_rounds": 0,
-    "renoise_sigma": 0.5,
+    "renoise_rounds": 2,
+    "renoise_sigma": 1.0,
 }
 
 
