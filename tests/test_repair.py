@@ -396,6 +396,16 @@ def test_what_most_segments_use_is_offered() -> None:
     assert report.by_rule() == {"tcp-negotiation": report.changed.sum()}
 
 
+def test_an_offer_leaves_no_packet_beyond_the_mtu() -> None:
+    """Data of a Fast Open gives way to the timestamps that most segments use."""
+    stamp = bytes.fromhex("0101080a0000000000000000")
+    rows = [packet(flags=SYN, options=bytes.fromhex("22020000"), size=MTU - 44)]
+    rows += [packet(size=9, options=stamp) for _ in range(3)]
+    flows, _ = repaired(rows, mtu=MTU)
+    assert flows.wire_length[0] == 14 + MTU
+    assert values(flows, "tcp_doff")[0] == 8
+
+
 # ---- TCP state
 
 

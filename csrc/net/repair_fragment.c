@@ -3,9 +3,10 @@
 
 /*
  * Fragments of UDP datagrams and of echo messages, RFC 791 section 3.2, RFC
- * 8200 section 4.5; of IPv6 the headers of fragments have no cells. A packet that was drawn without a transport header goes on with the
- * datagram of its sender's packet before: to set that one's "more fragments"
- * changes one cell, a header of its own 64.
+ * 8200 section 4.5; of IPv6 the headers of fragments have no cells. A packet
+ * that was drawn without a transport header goes on with the datagram of its
+ * sender's packet before: to set that one's "more fragments" changes one
+ * cell, a header of its own 64.
  */
 
 enum {

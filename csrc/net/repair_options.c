@@ -311,5 +311,6 @@ nd_repair_add_option(struct nd_draft *flow, struct nd_step *step,
     out.bytes[end + 1] = (uint8_t)length;
     out.length = (uint8_t)whole;
     replace(flow, rule, &step->tcp_options, &out);
+    nd_repair_set_payload(flow, step, ND_RULE_IP_LENGTH, step->payload);
     return true;
 }
