@@ -120,10 +120,11 @@ write_again(const struct nd_flow_arrays *a, size_t flows,
         a->direction, a->addresses, a->ports, pcapng,
     };
     struct nd_writer *writer = NULL;
+    struct nd_payload_told told = {{0}, {0}, {0}, {0}};
     struct nd_error err;
     if (nd_writer_open("/dev/null", &options, &writer, &err) != ND_OK)
         abort();
-    if (nd_writer_write(writer, &what, &err) == ND_NO_MEMORY)
+    if (nd_writer_write(writer, &what, &told, &err) == ND_NO_MEMORY)
         abort();
     nd_writer_destroy(writer);
 }

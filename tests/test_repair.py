@@ -400,6 +400,7 @@ def test_an_offer_leaves_no_packet_beyond_the_mtu() -> None:
     """Data of a Fast Open gives way to the timestamps that most segments use."""
     stamp = bytes.fromhex("0101080a0000000000000000")
     rows = [packet(flags=SYN, options=bytes.fromhex("22020000"), size=MTU - 44)]
+    rows += [packet(server=True, flags=SYN | ACK)]
     rows += [packet(size=9, options=stamp) for _ in range(3)]
     flows, _ = repaired(rows, mtu=MTU)
     assert flows.wire_length[0] == 14 + MTU
@@ -624,17 +625,69 @@ def test_ecn_of_a_connection_that_began_before() -> None:
     assert report.by_rule() == {"tcp-ecn": 1}
 
 
-def test_windows_of_a_late_scale_are_not_scaled() -> None:
-    """A SYN-ACK that is sent again may offer what the first did not."""
+def test_a_syn_sent_again_is_the_same_segment() -> None:
+    """Its options and its window are those of the first, RFC 9293 3.8.1."""
     scale = bytes.fromhex("03030700")
     rows = [packet(flags=SYN, options=scale), packet(server=True, flags=SYN | ACK)]
-    rows += [packet(), packet(server=True, flags=SYN | ACK, options=scale)]
-    put(rows[2], "tcp_wsize", 100)
-    put(rows[3], "motion_seq", AGAIN)
-    rows += [packet(server=True, size=900)]
+    rows += [packet(server=True, flags=SYN | ACK, options=scale, tcp_wsize=7)]
+    rows += [packet(), packet(server=True, size=900)]
+    put(rows[3], "tcp_wsize", 100)
     flows, report = repaired(rows)
-    assert values(flows, "tcp_wsize")[2] == 900
-    assert report.by_rule().keys() == {"tcp-window"} and nd.validate(flows).ok
+    assert values(flows, "tcp_doff")[1:3] == [5, 5]
+    assert values(flows, "tcp_wsize")[1:4] == [65000, 65000, 900]
+    assert values(flows, "tcp_ackn")[1] == values(flows, "tcp_ackn")[2]
+    assert report.by_rule().keys() == {"tcp-handshake", "tcp-seq", "tcp-window"}
+    assert nd.validate(flows).ok
+
+
+def flags_of(flows: nd.FlowSet) -> list[str]:
+    """Return the letters of SYN, FIN and ACK of every packet."""
+    bits = {"S": "tcp_syn", "F": "tcp_fin", "A": "tcp_ackf"}
+    columns = [[c * v for v in values(flows, f)] for c, f in bits.items()]
+    return ["".join(letters) for letters in zip(*columns, strict=True)]
+
+
+def test_a_client_waits_for_the_answer_to_its_syn() -> None:
+    """RFC 9293 3.10.7.3: nothing but the SYN again, or the flow began earlier."""
+    rows = [packet(flags=SYN), packet(size=5), packet(server=True, flags=SYN | ACK)]
+    flows, _ = repaired([*rows, packet(size=3)])
+    assert flags_of(flows) == ["S", "S", "SA", "A"]
+    flows, _ = repaired([*rows[:2], packet(server=True, size=2)])
+    assert flags_of(flows) == ["A", "A", "A"]
+
+
+def test_a_server_waits_for_the_answer_to_its_syn() -> None:
+    """RFC 9293 3.10.7.4, unless TCP Fast Open; else the flow began earlier."""
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN | ACK)]
+    rows += [packet(server=True, size=5)]
+    flows, _ = repaired([*rows, packet(), packet(server=True, size=5)])
+    assert flags_of(flows) == ["S", "SA", "SA", "A", "A"]
+    flows, _ = repaired(rows)
+    assert flags_of(flows) == ["A", "A", "A"]
+    rows[0] = packet(flags=SYN, options=bytes.fromhex("22020000"), size=9)
+    flows, _ = repaired([*rows, packet()])
+    assert flags_of(flows) == ["S", "SA", "A", "A"]
+
+
+def test_crossed_syns_are_both_answered() -> None:
+    """RFC 9293 figure 7; a lone SYN of the server is a SYN-ACK."""
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN)]
+    both = [packet(flags=SYN | ACK), packet(server=True, flags=SYN | ACK)]
+    flows, report = repaired([*rows, *both, packet(size=3)])
+    assert flags_of(flows) == ["S", "S", "SA", "SA", "A"]
+    assert report.by_rule().keys() <= {"tcp-seq", "tcp-ack"}
+    flows, _ = repaired([*rows, both[0], packet(size=3)])
+    assert flags_of(flows)[:2] == ["S", "SA"]
+
+
+def test_a_hole_a_window_back_stays() -> None:
+    """What lies further back than the peer ever took was acknowledged."""
+    gap = {"motion_seq": GAP}
+    rows = [*handshake(), packet(size=100, **gap)]
+    rows += [packet(size=60000), packet(server=True), packet(size=60000)]
+    flows, _ = repaired([*rows, packet(size=100, motion_seq=AGAIN)])
+    seq = values(flows, "tcp_seq")
+    assert seq[7] == (seq[6] + 60000 - 100) % 2**32
 
 
 def test_urgent_needs_data() -> None:

@@ -79,6 +79,7 @@ struct opening {
     bool syn[2];
     bool other[2]; /* has sent something that is neither SYN nor RST */
     bool crossed;
+    bool fast; /* the client may be answered before it acknowledges */
 };
 
 static bool
@@ -128,7 +129,7 @@ open_with_syn(struct nd_draft *flow, struct nd_step *step, bool crossed)
 
 /*
  * Simultaneous open, RFC 9293 figure 7: the server's SYN acknowledges
- * nothing, and what the client sends next is a SYN-ACK.
+ * nothing, and what follows is a SYN-ACK of the client, then of the server.
  */
 static bool
 is_crossed(const struct nd_draft *flow, const struct opening *o, size_t i)
@@ -138,16 +139,101 @@ is_crossed(const struct nd_draft *flow, const struct opening *o, size_t i)
     if (step->direction == 0 || (step->flags & syn_ack) != ND_TCP_SYN ||
         !o->syn[0] || o->syn[1] || o->other[0])
         return false;
-    while (++i < flow->n)
-        if (flow->steps[i].direction == 0)
-            return (flow->steps[i].flags & (syn_ack | ND_TCP_RST)) == syn_ack;
+    for (unsigned d = 0; d < 2; d++)
+        if (++i >= flow->n || flow->steps[i].direction != d ||
+            (flow->steps[i].flags & (syn_ack | ND_TCP_RST)) != syn_ack)
+            return false;
+    return true;
+}
+
+/* The server's first step that is no RST from i on is a SYN. */
+static bool
+answer_comes(const struct nd_draft *flow, size_t i)
+{
+    for (; i < flow->n; i++) {
+        const struct nd_step *step = &flow->steps[i];
+        if (step->direction == 1 && !(step->flags & ND_TCP_RST))
+            return step->flags & ND_TCP_SYN;
+    }
+    return false;
+}
+
+/* The flow began before its first packet: the client's SYNs are none. */
+static void
+forget_syns(struct nd_draft *flow, size_t end)
+{
+    for (size_t i = 0; i < end; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (step->flags & ND_TCP_SYN)
+            set_flags(flow, step, ND_RULE_TCP_HANDSHAKE,
+                      (step->flags & ~(unsigned)ND_TCP_SYN) | ND_TCP_ACK);
+    }
+}
+
+/*
+ * A client that waits for the answer to its SYN sends nothing but the SYN
+ * again, RFC 9293 section 3.10.7.3. What it was drawn to send before that is
+ * a SYN where the answer comes later; where none comes the flow began earlier.
+ */
+static void
+settle_waiting(struct nd_draft *flow)
+{
+    bool waits = false, comes = false;
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (step->flags & ND_TCP_RST)
+            continue;
+        if (step->direction == 1)
+            return;
+        if (step->flags & ND_TCP_SYN) {
+            waits = true;
+            continue;
+        }
+        if (!waits)
+            return;
+        comes = comes || answer_comes(flow, i);
+        if (!comes) {
+            forget_syns(flow, i);
+            return;
+        }
+        set_flags(flow, step, ND_RULE_TCP_HANDSHAKE,
+                  step->flags | ND_TCP_SYN);
+    }
+}
+
+static bool
+client_comes(const struct nd_draft *flow, size_t i)
+{
+    const unsigned control = ND_TCP_SYN | ND_TCP_RST;
+    for (; i < flow->n; i++)
+        if (flow->steps[i].direction == 0 &&
+            !(flow->steps[i].flags & control))
+            return true;
+    return false;
+}
+
+/*
+ * A server whose SYN is not acknowledged yet sends nothing but that again,
+ * RFC 9293 section 3.10.7.4, unless TCP Fast Open. Where no acknowledgement
+ * comes the flow began earlier.
+ */
+static bool
+must_repeat(struct nd_draft *flow, struct opening *o, size_t i)
+{
+    if (flow->steps[i].direction == 0 || !o->syn[0] || !o->syn[1] ||
+        o->other[0] || o->crossed || o->fast)
+        return false;
+    if (client_comes(flow, i))
+        return true;
+    forget_syns(flow, i);
+    *o = (struct opening){.other = {true, true}};
     return false;
 }
 
 static void
 settle_opening(struct nd_draft *flow)
 {
-    struct opening o = {{false, false}, {false, false}, false};
+    struct opening o = {.crossed = false};
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
         uint8_t d = step->direction;
@@ -158,8 +244,13 @@ settle_opening(struct nd_draft *flow)
             continue;
         }
         bool syn = step->flags & ND_TCP_SYN;
-        if ((syn && may_open(&o, d)) || must_open(&o, d)) {
+        if ((syn && may_open(&o, d)) || must_open(&o, d) ||
+            must_repeat(flow, &o, i)) {
             o.crossed |= is_crossed(flow, &o, i);
+            o.fast |= is_fast_open(step);
+            if (o.crossed && o.syn[0] && o.syn[1])
+                set_flags(flow, step, ND_RULE_TCP_HANDSHAKE,
+                          step->flags | ND_TCP_ACK);
             open_with_syn(flow, step, o.crossed);
             o.syn[d] = true;
         } else {
@@ -170,6 +261,35 @@ settle_opening(struct nd_draft *flow)
                       step->flags | ND_TCP_ACK);
             o.other[d] = true;
         }
+    }
+}
+
+static void
+copy_options(struct nd_draft *flow, const struct nd_options *from,
+             struct nd_options *to)
+{
+    for (size_t i = 0; i < ND_OPTION_BYTES; i++) {
+        if (i < from->length && i < to->length)
+            nd_count_change(flow, ND_RULE_TCP_HANDSHAKE, to->bytes[i],
+                            from->bytes[i]);
+        else if (i < from->length || i < to->length)
+            flow->changed[ND_RULE_TCP_HANDSHAKE] += 8;
+    }
+    *to = *from;
+}
+
+/* What is sent again is the same segment, RFC 9293 section 3.8.1. */
+static void
+repeat_syns(struct nd_draft *flow)
+{
+    struct nd_syns syns = {{NULL, NULL}};
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (!(step->flags & ND_TCP_SYN))
+            continue;
+        const struct nd_step *told = nd_told_syn(&syns, step);
+        if (told != step && !((step->flags ^ told->flags) & ND_TCP_ACK))
+            copy_options(flow, &told->tcp_options, &step->tcp_options);
     }
 }
 
@@ -316,7 +436,9 @@ nd_repair_flags(struct nd_draft *flow)
     keep_resets(flow);
     if (quiet)
         quiet_resets(flow);
+    settle_waiting(flow);
     settle_opening(flow);
+    repeat_syns(flow);
     settle_negotiation(flow);
     settle_fins(flow);
     if (quiet)

@@ -170,6 +170,24 @@ nd_is_icmp(const struct nd_draft *flow)
            flow->protocol == ND_PROTOCOL_ICMP6;
 }
 
+/*
+ * The SYN that counts of each end: of the client the latest before the
+ * server's, of the server the first. What is sent after it is that again.
+ */
+struct nd_syns {
+    struct nd_step *told[2];
+};
+
+/* The SYN that a SYN repeats; itself where it is the one that counts. */
+static inline struct nd_step *
+nd_told_syn(struct nd_syns *syns, struct nd_step *step)
+{
+    struct nd_step **told = &syns->told[step->direction];
+    if (*told == NULL || (step->direction == 0 && syns->told[1] == NULL))
+        *told = step;
+    return *told;
+}
+
 /* Bytes of sequence space from a to b, RFC 9293 section 3.4. */
 static inline int32_t
 nd_seq_distance(uint32_t a, uint32_t b)

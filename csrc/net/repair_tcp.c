@@ -14,6 +14,7 @@ struct side {
     bool started, syn, fin, reset, acked;
     struct nd_step *last;           /* its latest step that tells a window */
     unsigned last_shift;            /* of that window */
+    uint32_t widest;                /* window so far, in bytes */
     int scale;                      /* -1: no SYN, or none offered */
     uint32_t mss;                   /* told on its SYN, 0: not */
     uint32_t clock, last_clock;     /* TCP timestamp values */
@@ -29,6 +30,7 @@ struct side {
 struct state {
     struct nd_draft *flow;
     struct side side[2];
+    struct nd_syns syns;
 };
 
 static void
@@ -72,16 +74,27 @@ window_shift(const struct state *t, const struct side *me,
     return both && !syn ? (unsigned)me->scale : 0;
 }
 
+static void
+note_window(struct side *me)
+{
+    uint32_t window = (uint32_t)me->last->window << me->last_shift;
+    if (window > me->widest)
+        me->widest = window;
+}
+
 /*
  * Makes room in the peer's window for data that ends at `end`: its last step
  * advertises more. False when 65,535 is not enough.
  */
 static bool
-fit_window(struct state *t, const struct side *peer, uint32_t end)
+fit_window(struct state *t, struct side *peer, uint32_t end)
 {
     if (!window_known(t) || peer->last == NULL)
         return true;
-    int32_t beyond = nd_seq_distance(peer->last->ack, end);
+    const struct side *me = &t->side[peer == &t->side[0]];
+    bool answered = peer->last->flags & ND_TCP_ACK;
+    uint32_t edge = answered ? peer->last->ack : me->isn + 1;
+    int32_t beyond = nd_seq_distance(edge, end);
     if (beyond < 0)
         return true;
     if (beyond == 1 && peer->last->window == 0)
@@ -96,6 +109,7 @@ fit_window(struct state *t, const struct side *peer, uint32_t end)
     if (peer->last->window < need) {
         nd_count_change(t->flow, ND_RULE_TCP_WINDOW, peer->last->window, need);
         peer->last->window = (uint16_t)need;
+        note_window(peer);
     }
     return true;
 }
@@ -159,10 +173,14 @@ push_hole(struct side *me, uint32_t from, uint32_t to)
 /*
  * Data that comes late fills the oldest hole: it begins there, or where that
  * is too short, ends there. False when there is none, or too little before.
+ * What lies a whole window back was acknowledged, and is sent no more.
  */
 static bool
-fill_hole(struct side *me, struct nd_step *step)
+fill_hole(struct side *me, const struct side *peer, struct nd_step *step)
 {
+    while (me->n_filled < me->n_holes &&
+           me->next - me->holes[me->n_filled % ND_HOLE_RING][0] > peer->widest)
+        me->n_filled++;
     if (me->n_filled == me->n_holes || step->payload == 0)
         return false;
     uint32_t *hole = me->holes[me->n_filled % ND_HOLE_RING];
@@ -187,6 +205,7 @@ static void
 place_again(struct state *t, struct side *me, struct nd_step *step)
 {
     struct nd_draft *flow = t->flow;
+    const struct side *peer = &t->side[me == &t->side[0]];
     if (step->flags & ND_TCP_SYN) {
         step->seq = me->isn;
         return;
@@ -199,7 +218,7 @@ place_again(struct state *t, struct side *me, struct nd_step *step)
     uint32_t data_sent = me->next - me->fin - me->floor;
     if (step->payload > data_sent)
         nd_repair_set_payload(flow, step, ND_RULE_TCP_FIN, data_sent);
-    if (!(step->flags & ND_TCP_FIN) && fill_hole(me, step))
+    if (!(step->flags & ND_TCP_FIN) && fill_hole(me, peer, step))
         return;
     if (step->payload > 0 || step->flags & ND_TCP_FIN)
         step->seq = me->next - me->fin - step->payload;
@@ -226,7 +245,7 @@ place_step(struct state *t, struct side *me, struct nd_step *step,
 }
 
 static void
-number_step(struct state *t, struct side *me, const struct side *peer,
+number_step(struct state *t, struct side *me, struct side *peer,
             struct nd_step *step)
 {
     struct nd_draft *flow = t->flow;
@@ -256,10 +275,11 @@ number_step(struct state *t, struct side *me, const struct side *peer,
 }
 
 static void
-account(const struct state *t, struct side *me, struct nd_step *step)
+account(struct state *t, struct side *me, struct nd_step *step)
 {
     bool syn = step->flags & ND_TCP_SYN;
     bool fin = step->flags & ND_TCP_FIN;
+    bool again = syn && nd_told_syn(&t->syns, step) != step;
     uint32_t end = step->seq + step->payload + syn + fin;
     if (syn && !me->syn) {
         me->next = end;
@@ -272,10 +292,13 @@ account(const struct state *t, struct side *me, struct nd_step *step)
     me->syn |= syn;
     me->fin |= fin;
     me->reset |= (step->flags & ND_TCP_RST) != 0;
-    /* the window of a RST, or without an acknowledgement, means nothing */
-    if ((step->flags & (ND_TCP_RST | ND_TCP_ACK)) == ND_TCP_ACK) {
+    /* the window of a RST means nothing; that of a SYN counts from its end,
+       and a SYN sent again tells nothing new */
+    if (!(step->flags & ND_TCP_RST) && !again &&
+        (syn || step->flags & ND_TCP_ACK)) {
         me->last = step;
         me->last_shift = window_shift(t, me, step);
+        note_window(me);
     }
 }
 
@@ -314,6 +337,8 @@ acknowledge(struct nd_draft *flow, struct side *me, const struct side *peer,
         (hint == ND_ACK_PART && open < 2) ||
         (hint == ND_ACK_DUPLICATE && !me->acked))
         hint = ND_ACK_ALL;
+    else if (step->flags & ND_TCP_SYN && me->syn && me->acked)
+        hint = ND_ACK_DUPLICATE; /* the same segment again */
     nd_count_change(flow, ND_RULE_TCP_ACK, step->ack_hint, hint);
     step->ack_hint = (uint8_t)hint;
     if (!(step->flags & ND_TCP_ACK))
@@ -449,19 +474,17 @@ report_holes(struct nd_draft *flow, const struct side *peer,
 /* ---- the flow --------------------------------------------------------- */
 
 static void
-read_syn(struct side *me, struct nd_step *step)
+read_syn(struct state *t, struct side *me, struct nd_step *step)
 {
     size_t length;
-    if (!(step->flags & ND_TCP_SYN))
+    if (!(step->flags & ND_TCP_SYN) || nd_told_syn(&t->syns, step) != step)
         return;
     const uint8_t *mss = nd_repair_find_option(&step->tcp_options, ND_OPT_MSS,
                                                &length);
-    if (mss != NULL)
-        me->mss = (uint32_t)mss[2] << 8 | mss[3];
+    me->mss = mss == NULL ? 0 : (uint32_t)mss[2] << 8 | mss[3];
     const uint8_t *scale = nd_repair_find_option(&step->tcp_options,
                                                  ND_OPT_SCALE, &length);
-    if (scale != NULL)
-        me->scale = scale[2];
+    me->scale = scale == NULL ? -1 : scale[2];
 }
 
 static void
@@ -471,6 +494,22 @@ settle_urgent(struct nd_draft *flow, struct nd_step *step)
         return;
     nd_count_change(flow, ND_RULE_TCP_URGENT, ND_TCP_URG, 0);
     step->flags &= (uint16_t)~ND_TCP_URG;
+}
+
+/* A SYN that is sent again has the window of the one before, fitted by now. */
+static void
+repeat_windows(struct nd_draft *flow)
+{
+    struct nd_syns syns = {{NULL, NULL}};
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (!(step->flags & ND_TCP_SYN))
+            continue;
+        const struct nd_step *told = nd_told_syn(&syns, step);
+        nd_count_change(flow, ND_RULE_TCP_HANDSHAKE, step->window,
+                        told->window);
+        step->window = told->window;
+    }
 }
 
 void
@@ -490,10 +529,11 @@ nd_repair_tcp(struct nd_draft *flow)
         struct side *peer = &t.side[!step->direction];
         number_step(&t, me, peer, step);
         acknowledge(flow, me, peer, step);
-        read_syn(me, step);
+        read_syn(&t, me, step);
         account(&t, me, step);
         stamp(flow, me, peer, step);
         report_holes(flow, peer, step);
         settle_urgent(flow, step);
     }
+    repeat_windows(flow);
 }
