@@ -25,6 +25,7 @@ from drawn import (
     noise,
     packet,
     put,
+    put_options,
     repaired,
     values,
 )
@@ -498,9 +499,11 @@ def test_fast_open_by_its_trial_option() -> None:
     option = bytes.fromhex("fe0cf9890000000000000000")
     rows = [packet(flags=SYN, options=option, size=86)]
     rows += [packet(server=True, flags=SYN | ACK)]
+    put_options(rows[0], option[:2] + bytes(10))  # as a model draws it
     flows, report = repaired(rows)
     assert report.by_rule() == {} and nd.validate(flows).ok
     assert options_of(flows, 0) == option
+    assert repaired(list(flows.canonical()))[1].by_rule() == {}
 
 
 def test_a_syn_is_answered_by_syn_ack() -> None:

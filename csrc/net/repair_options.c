@@ -194,11 +194,19 @@ blank_data(struct nd_options *options)
         size_t length = options->bytes[i + 1];
         if (kind != ND_OPT_MSS && kind != ND_OPT_SCALE)
             memset(options->bytes + i + 2, 0, length - 2);
-        if (kind == ND_OPT_TRIAL) {
-            options->bytes[i + 2] = 0xf9;
-            options->bytes[i + 3] = 0x89;
-        }
         i += length;
+    }
+}
+
+/* The number of the experiment, which is not drawn. */
+static void
+name_trial(struct nd_options *options)
+{
+    size_t length;
+    uint8_t *trial = nd_repair_find_option(options, ND_OPT_TRIAL, &length);
+    if (trial != NULL) {
+        trial[2] = 0xf9;
+        trial[3] = 0x89;
     }
 }
 
@@ -217,6 +225,7 @@ nd_repair_tcp_options(struct nd_draft *flow, struct nd_step *step)
     legal_values(&r.out);
     blank_data(&r.out);
     replace(flow, ND_RULE_TCP_OPTIONS, &step->tcp_options, &r.out);
+    name_trial(&step->tcp_options);
 }
 
 /* The pointer of a record route says that no address stands in it yet. */
