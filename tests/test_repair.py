@@ -844,7 +844,7 @@ LENGTHS = (12, 13, 17, 18, 19, 43, 44, 45, 260, 512, 1200)
         ("udp", 67, (241, 243, 244, 300, 548)),
         ("udp", 123, (4, 12, 20, 48, 68)),
         ("udp", 443, (1, 20, 1350)),
-        ("tcp", 22, (21, 1, 4, 12, 14, 15, 52, 1460)),
+        ("tcp", 22, (21, 5, 6, 12, 14, 15, 52, 1460)),
         ("tcp", 53, (1, 2, 14, 30, 900, 1460)),
         ("tcp", 88, (1, 30, 1460)),
         ("tcp", 389, (14, 300)),
@@ -995,3 +995,19 @@ def test_no_flows_and_empty_flows() -> None:
     assert len(flows) == 0 and report.repaired_share == 0
     flows, _ = nd.repair_canonical(empty, np.zeros(3, np.int64), "x")
     assert len(flows) == 2 and nd.validate(flows).ok
+
+
+def test_the_first_fragment_holds_the_header_of_its_service() -> None:
+    """A DNS datagram of one byte, in two fragments, was called malformed."""
+    rows = [packet("udp", port=5353, version=6), packet("udp", version=6, size=1)]
+    rows[1][SPANS["udp"]] = -1
+    flows, _ = repaired(rows)
+    assert values(flows, "ipv6_len") == [8 + 8 + 16, 8 + 1]
+
+
+def test_no_ssh_segment_is_shorter_than_its_header() -> None:
+    """One byte at the start of a stream was called malformed."""
+    rows = [packet(port=22, size=n) for n in (1, 4, 5, 40)]
+    flows, report = repaired(rows)
+    assert values(flows, "ipv4_tl") == [45, 45, 45, 80]
+    assert report.by_rule().keys() == {"payload"}

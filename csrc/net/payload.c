@@ -289,6 +289,9 @@ service(const struct nd_endpoints *ends)
     return a < b && a != 0 ? a : b;
 }
 
+/* Lengths of packet and padding, RFC 4253 section 6. */
+enum { SSH_PORT = 22, SSH_LEAST = 5 };
+
 /* Datagram services and the shortest header that their messages have. */
 static const struct {
     uint16_t port, least;
@@ -306,7 +309,7 @@ nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends)
         for (size_t i = 0; i < sizeof shortest / sizeof *shortest; i++)
             if (shortest[i].port == port)
                 return shortest[i].least;
-    return 0;
+    return protocol == TCP && port == SSH_PORT ? SSH_LEAST : 0;
 }
 
 size_t

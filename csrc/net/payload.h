@@ -33,8 +33,8 @@ struct nd_payload {
 size_t nd_payload_head(const struct nd_payload *payload,
                        uint8_t head[ND_PAYLOAD_HEAD]);
 
-/* The shortest payload, if there is any, of the service that a datagram's
- * ports name; 0 for most. */
+/* The shortest payload, if there is any, of the service that a flow's ports
+ * name; 0 for most. */
 uint32_t nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends);
 
 #endif

@@ -94,7 +94,7 @@ static void
 fit_blocks(struct nd_draft *flow, struct nd_step *step)
 {
     uint32_t least = step->later ? 1
-                     : step->payload > 0
+                     : step->payload > 0 || step->mf
                          ? nd_payload_least(flow->protocol, &flow->ends) : 0;
     uint32_t fitting = step->payload;
     if (step->mf)

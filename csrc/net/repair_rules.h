@@ -46,9 +46,9 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "the path carries",                                                     \
       "the payload is cut to the path MTU")                                   \
     X(PAYLOAD, "payload", PACKET,                                             \
-      "RFC 1035 4.1.1, RFC 2131 2, RFC 5905 7.3",                             \
+      "RFC 1035 4.1.1, RFC 2131 2, RFC 4253 6, RFC 5905 7.3",                 \
       "a datagram with data holds the header of the service that its port "   \
-      "names",                                                                \
+      "names, and so does an SSH segment",                                    \
       "a shorter payload is lengthened")                                      \
     X(IP_OPTIONS, "ip-options", PACKET,                                       \
       "RFC 791 3.1",                                                          \
