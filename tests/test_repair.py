@@ -1011,3 +1011,13 @@ def test_no_ssh_segment_is_shorter_than_its_header() -> None:
     flows, report = repaired(rows)
     assert values(flows, "ipv4_tl") == [45, 45, 45, 80]
     assert report.by_rule().keys() == {"payload"}
+
+
+def test_a_quiet_handshake_leaves_room_for_a_byte(tmp_path: Path) -> None:
+    """One byte into the closed window of a SYN-ACK is no probe that readers miss."""
+    rows = handshake()
+    put(rows[1], "tcp_wsize", 0)
+    rows += [packet(size=1), packet(server=True), packet(size=4)]
+    flows, _ = repaired(rows, "quiet")
+    assert values(flows, "tcp_wsize")[1] == 2
+    assert expert_lines(flows, tmp_path / "byte.pcap") == []

@@ -97,9 +97,9 @@ fit_window(struct state *t, struct side *peer, uint32_t end)
     int32_t beyond = nd_seq_distance(edge, end);
     if (beyond < 0)
         return true;
-    if (beyond == 1 && peer->last->window == 0)
-        return true; /* a probe, RFC 9293 section 3.8.6.1 */
     bool quiet = t->flow->options->events == ND_EVENTS_QUIET;
+    if (beyond == 1 && peer->last->window == 0 && !quiet)
+        return true; /* a probe, RFC 9293 section 3.8.6.1 */
     unsigned shift = peer->last_shift;
     uint32_t need = ((uint32_t)beyond + (1u << shift) - 1) >> shift;
     if (quiet) /* a filled window is an event */
