@@ -397,6 +397,15 @@ def test_what_most_segments_use_is_offered() -> None:
     assert report.by_rule() == {"tcp-negotiation": report.changed.sum()}
 
 
+def test_a_repeated_syn_has_no_data_without_fast_open() -> None:
+    """It gets the options of the first SYN, so a Fast Open of its own goes."""
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN | ACK)]
+    rows += [packet(flags=SYN, options=bytes.fromhex("22020000"), size=900)]
+    flows, _ = repaired(rows)
+    assert values(flows, "tcp_syn") == [1, 1, 1] and nd.validate(flows).ok
+    assert flows.wire_length[2] == 54
+
+
 def test_an_offer_leaves_no_packet_beyond_the_mtu() -> None:
     """Data of a Fast Open gives way to the timestamps that most segments use."""
     stamp = bytes.fromhex("0101080a0000000000000000")

@@ -290,6 +290,9 @@ repeat_syns(struct nd_draft *flow)
         const struct nd_step *told = nd_told_syn(&syns, step);
         if (told != step && !((step->flags ^ told->flags) & ND_TCP_ACK))
             copy_options(flow, &told->tcp_options, &step->tcp_options);
+        /* no data without Fast Open, and none that no longer fits */
+        nd_repair_set_payload(flow, step, ND_RULE_TCP_HANDSHAKE,
+                              is_fast_open(step) ? step->payload : 0);
     }
 }
 
