@@ -79,7 +79,8 @@ struct opening {
     bool syn[2];
     bool other[2]; /* has sent something that is neither SYN nor RST */
     bool crossed;
-    bool fast; /* the client may be answered before it acknowledges */
+    bool fast;  /* the client may be answered before it acknowledges */
+    bool reset; /* by the server */
 };
 
 static bool
@@ -181,9 +182,9 @@ settle_waiting(struct nd_draft *flow)
     bool waits = false, comes = false;
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
-        if (step->flags & ND_TCP_RST)
+        if (step->direction == 1 && step->flags & ND_TCP_RST)
             continue;
-        if (step->direction == 1)
+        if (step->direction == 1 || step->flags & ND_TCP_RST)
             return;
         if (step->flags & ND_TCP_SYN) {
             waits = true;
@@ -221,7 +222,7 @@ static bool
 must_repeat(struct nd_draft *flow, struct opening *o, size_t i)
 {
     if (flow->steps[i].direction == 0 || !o->syn[0] || !o->syn[1] ||
-        o->other[0] || o->crossed || o->fast)
+        o->other[0] || o->crossed || o->fast || o->reset)
         return false;
     if (client_comes(flow, i))
         return true;
@@ -241,6 +242,7 @@ settle_opening(struct nd_draft *flow)
             if (must_open(&o, d)) /* RFC 9293 section 3.5.2 */
                 set_flags(flow, step, ND_RULE_TCP_FLAGS,
                           step->flags | ND_TCP_ACK);
+            o.reset |= d == 1;
             continue;
         }
         bool syn = step->flags & ND_TCP_SYN;

@@ -14,7 +14,7 @@ struct side {
     bool started, syn, fin, reset, acked;
     struct nd_step *last;           /* its latest step that tells a window */
     unsigned last_shift;            /* of that window */
-    uint32_t widest;                /* window so far, in bytes */
+    uint32_t widest;                /* window before `last`, in bytes */
     int scale;                      /* -1: no SYN, or none offered */
     uint32_t mss;                   /* told on its SYN, 0: not */
     uint32_t clock, last_clock;     /* TCP timestamp values */
@@ -74,9 +74,12 @@ window_shift(const struct state *t, const struct side *me,
     return both && !syn ? (unsigned)me->scale : 0;
 }
 
+/* The window of `last` can still change, those before it cannot. */
 static void
 note_window(struct side *me)
 {
+    if (me->last == NULL)
+        return;
     uint32_t window = (uint32_t)me->last->window << me->last_shift;
     if (window > me->widest)
         me->widest = window;
@@ -109,7 +112,6 @@ fit_window(struct state *t, struct side *peer, uint32_t end)
     if (peer->last->window < need) {
         nd_count_change(t->flow, ND_RULE_TCP_WINDOW, peer->last->window, need);
         peer->last->window = (uint16_t)need;
-        note_window(peer);
     }
     return true;
 }
@@ -170,16 +172,23 @@ push_hole(struct side *me, uint32_t from, uint32_t to)
         me->n_filled++;
 }
 
+/* Data a whole window back was acknowledged, and is sent no more. */
+static bool
+is_stale(const struct side *me, const struct side *peer, uint32_t seq)
+{
+    return peer->acked && nd_seq_distance(peer->last_ack, seq) < 0 &&
+           me->next - seq > peer->widest;
+}
+
 /*
  * Data that comes late fills the oldest hole: it begins there, or where that
  * is too short, ends there. False when there is none, or too little before.
- * What lies a whole window back was acknowledged, and is sent no more.
  */
 static bool
 fill_hole(struct side *me, const struct side *peer, struct nd_step *step)
 {
     while (me->n_filled < me->n_holes &&
-           me->next - me->holes[me->n_filled % ND_HOLE_RING][0] > peer->widest)
+           is_stale(me, peer, me->holes[me->n_filled % ND_HOLE_RING][0]))
         me->n_filled++;
     if (me->n_filled == me->n_holes || step->payload == 0)
         return false;
@@ -296,9 +305,9 @@ account(struct state *t, struct side *me, struct nd_step *step)
        and a SYN sent again tells nothing new */
     if (!(step->flags & ND_TCP_RST) && !again &&
         (syn || step->flags & ND_TCP_ACK)) {
+        note_window(me);
         me->last = step;
         me->last_shift = window_shift(t, me, step);
-        note_window(me);
     }
 }
 
@@ -337,7 +346,8 @@ acknowledge(struct nd_draft *flow, struct side *me, const struct side *peer,
         (hint == ND_ACK_PART && open < 2) ||
         (hint == ND_ACK_DUPLICATE && !me->acked))
         hint = ND_ACK_ALL;
-    else if (step->flags & ND_TCP_SYN && me->syn && me->acked)
+    if (step->flags & ND_TCP_ACK && step->flags & ND_TCP_SYN && me->syn &&
+        me->acked && open > 0)
         hint = ND_ACK_DUPLICATE; /* the same segment again */
     nd_count_change(flow, ND_RULE_TCP_ACK, step->ack_hint, hint);
     step->ack_hint = (uint8_t)hint;
