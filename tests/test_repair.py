@@ -406,6 +406,17 @@ def test_a_repeated_syn_has_no_data_without_fast_open() -> None:
     assert flows.wire_length[2] == 54
 
 
+def test_only_the_first_syn_opens_fast() -> None:
+    """A repeated one loses its option, and did not let the server go on."""
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN | ACK)]
+    rows += [packet(flags=SYN, options=bytes.fromhex("22020000"), size=900)]
+    rows += [packet(server=True, size=9), packet(flags=SYN)]
+    flows, _ = repaired(rows)
+    again, report = repaired(list(flows.canonical()))
+    assert report.by_rule() == {}
+    assert values(again, "tcp_syn") == values(flows, "tcp_syn")
+
+
 def test_an_offer_leaves_no_packet_beyond_the_mtu() -> None:
     """Data of a Fast Open gives way to the timestamps that most segments use."""
     stamp = bytes.fromhex("0101080a0000000000000000")

@@ -26,12 +26,12 @@ find_openings(const struct nd_draft *flow, size_t first[2])
 
 /*
  * A RST stays when its sender sends no SYN and no new data from then on: what
- * is still on its way may acknowledge, or come again.
+ * is still on its way may acknowledge, or come again. True when one went.
  */
-static void
+static bool
 keep_resets(struct nd_draft *flow)
 {
-    bool silent[2] = {true, true};
+    bool silent[2] = {true, true}, cleared = false;
     size_t first[2];
     find_openings(flow, first);
     for (size_t i = flow->n; i-- > 0;) {
@@ -49,8 +49,10 @@ keep_resets(struct nd_draft *flow)
         } else {
             set_flags(flow, step, ND_RULE_TCP_RESET,
                       step->flags & ~(unsigned)ND_TCP_RST);
+            cleared = true;
         }
     }
+    return cleared;
 }
 
 /* The first RST of an end that has not closed closes; others acknowledge. */
@@ -249,7 +251,7 @@ settle_opening(struct nd_draft *flow)
         if ((syn && may_open(&o, d)) || must_open(&o, d) ||
             must_repeat(flow, &o, i)) {
             o.crossed |= is_crossed(flow, &o, i);
-            o.fast |= is_fast_open(step);
+            o.fast |= !o.syn[d] && is_fast_open(step); /* repeats copy it */
             if (o.crossed && o.syn[0] && o.syn[1])
                 set_flags(flow, step, ND_RULE_TCP_HANDSHAKE,
                           step->flags | ND_TCP_ACK);
@@ -441,8 +443,10 @@ nd_repair_flags(struct nd_draft *flow)
     keep_resets(flow);
     if (quiet)
         quiet_resets(flow);
-    settle_waiting(flow);
-    settle_opening(flow);
+    do {
+        settle_waiting(flow);
+        settle_opening(flow);
+    } while (keep_resets(flow)); /* a SYN was made behind a RST */
     repeat_syns(flow);
     settle_negotiation(flow);
     settle_fins(flow);
