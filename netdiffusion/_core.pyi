@@ -150,6 +150,7 @@ def repair(
         npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int32]
     ]
     | None = None,
+    client_ports: npt.NDArray[np.uint16] | None = None,
 ) -> dict[str, npt.NDArray[Any]]: ...
 def repair_rules() -> list[tuple[str, str, str, str, str]]: ...
 def validate(

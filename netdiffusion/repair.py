@@ -212,6 +212,7 @@ def repair_canonical(
     options: RepairOptions | None = None,
     anchors: FlowSet | None = None,
     server_ports: Mapping[str, ServerPorts] | None = None,
+    client_ports: npt.NDArray[np.uint16] | None = None,
     meta: dict[str, Any] | None = None,
     synthetic: bool = True,
 ) -> tuple[FlowSet, RepairReport]:
@@ -237,6 +238,11 @@ def repair_canonical(
         The ports that servers of a class use, under ``"tcp"`` and ``"udp"``, the
         commonest first. A flow of such a class gets the one that changes the
         fewest drawn cells; others keep the port that most packets drew.
+    client_ports : ndarray of uint16, shape (F,), optional
+        The client's port of each flow without an anchor's; 0, the default of
+        all, draws one in 49,152 to 65,535. Services that fix the client's port
+        keep theirs, and a port below 1,024 is taken only where the server's is
+        too, for else readers would swap the ends.
     meta : dict, optional
         Where the flows come from.
     synthetic : bool, default True
@@ -265,6 +271,8 @@ def repair_canonical(
         kept["known_ports"] = _port_lists(
             server_ports, np.broadcast_to(classes, n_flows)
         )
+    if client_ports is not None:
+        kept["client_ports"] = client_ports
     arrays = _core.repair(
         canonical,
         offsets,

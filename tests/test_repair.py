@@ -974,6 +974,27 @@ def test_servers_use_the_ports_of_their_class() -> None:
         assert port in listed[int(protocol)]
 
 
+def test_clients_use_the_ports_that_are_given() -> None:
+    """Where the service leaves the choice and no reader swaps the ends."""
+    servers = [(6, 443), (6, 443), (17, 5353), (6, 80), (17, 123), (6, 3000), (6, 443)]
+    given = np.array([33000, 0, 33000, 80, 123, 80, 443], np.uint16)
+    names = {6: "tcp", 17: "udp"}
+    cells = np.stack([packet(names[p], port=port) for p, port in servers])
+    at = np.arange(len(servers) + 1)
+    flows, report = nd.repair_canonical(cells, at, "x", seed=3, client_ports=given)
+    drawn, _ = nd.repair_canonical(cells, at, "x", seed=3)
+    wanted = drawn.ports[:, 0].copy()
+    wanted[[0, 3, 4, 6]] = 33000, 80, 123, 443
+    assert wanted[2] == 5353 and "port" not in report.by_rule()
+    assert flows.ports[:, 0].tolist() == wanted.tolist()
+    assert flows.ports[:, 1].tolist() == [port for _, port in servers]
+    assert nd.validate(flows).ok
+    again, _ = nd.repair_canonical(
+        flows.canonical(), at, "x", anchors=flows, client_ports=given[::-1].copy()
+    )
+    assert again.ports.tolist() == flows.ports.tolist()
+
+
 @pytest.mark.parametrize(
     ("known", "message"),
     [
@@ -1001,6 +1022,10 @@ def test_shapes_and_types_are_checked() -> None:
         _core.repair(cells, np.array([0, 2]), 0, ids)
     with pytest.raises(ValueError, match="together"):
         _core.repair(cells, np.array([0, 1]), 0, ids, ports=np.zeros((1, 2), np.uint16))
+    with pytest.raises(ValueError, match="client_ports"):
+        _core.repair(
+            cells, np.array([0, 1]), 0, ids, client_ports=np.zeros(2, np.uint16)
+        )
     ports, at = np.array([443], np.uint16), np.array([0, 1, 1])
     for offsets, lists in ((at[:2], [1]), (at, [1]), (at, [0, 0]), (at[1:], [0])):
         known = ports, offsets, np.array(lists, np.int32)

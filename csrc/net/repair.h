@@ -53,13 +53,15 @@ struct nd_repair_options {
  * Facts of a captured flow that repair shall keep. Endpoints are kept when
  * the flow turns out to have their IP version; a port 0 is none. Where ports
  * are listed the server has the one that changes the fewest drawn cells, the
- * first of equals.
+ * first of equals. Without ends, the client has client_port where the service
+ * leaves it the choice and a reader could tell which end is the server.
  */
 struct nd_anchor {
     struct nd_endpoints ends;
     uint8_t ip_version; /* of ends; 0: there are none */
     int64_t start;
     bool has_start;
+    uint16_t client_port;     /* 0: drawn */
     const uint16_t *ports[2]; /* that servers use, TCP and UDP, or NULL */
     size_t n_ports[2];
 };

@@ -165,13 +165,23 @@ static const uint16_t client_ports[][3] = {
     {ND_PROTOCOL_UDP, 520, 520},   {ND_PROTOCOL_UDP, 521, 521},
 };
 
+/* Whether readers, who take the only well-known port for the server's, agree
+ * that this is the client's. */
+static bool
+can_be_client(uint16_t port, uint16_t server)
+{
+    return port != 0 && (port >= 1024 || server < 1024);
+}
+
 static uint16_t
-client_port(const struct nd_draft *flow, uint16_t server)
+client_port(const struct nd_draft *flow, uint16_t server, uint16_t wanted)
 {
     for (size_t i = 0; i < sizeof client_ports / sizeof *client_ports; i++)
         if (client_ports[i][0] == flow->protocol &&
             client_ports[i][1] == server)
             return client_ports[i][2];
+    if (can_be_client(wanted, server))
+        return wanted;
     const struct nd_repair_options *o = flow->options;
     uint64_t span = (uint64_t)(o->client_port_high - o->client_port_low) + 1;
     uint64_t at = nd_chance(flow, ND_FOR_PORT, 0) % span;
@@ -199,8 +209,9 @@ settle_ports(struct nd_draft *flow, const struct nd_anchor *anchor)
     if (given && anchor->ends.port[1] != 0)
         server = anchor->ends.port[1];
     flow->ends.port[1] = server;
+    uint16_t wanted = anchor != NULL ? anchor->client_port : 0;
     flow->ends.port[0] = given ? anchor->ends.port[0]
-                               : client_port(flow, server);
+                               : client_port(flow, server, wanted);
     for (size_t i = 0; i < flow->n; i++)
         if (drew(&flow->steps[i], transport))
             nd_count_change(flow, ND_RULE_PORT, flow->steps[i].port, server);

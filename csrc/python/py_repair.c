@@ -77,7 +77,7 @@ read_pools(PyObject *object, struct nd_repair_options *options)
 
 /* ---- repair ----------------------------------------------------------- */
 
-enum { N_OUTPUTS = 9, N_OBJECTS = 8 };
+enum { N_OUTPUTS = 9, N_OBJECTS = 9 };
 
 struct output {
     const char *name;
@@ -103,6 +103,7 @@ struct job {
     PyArrayObject *canonical, *offsets, *flow_ids;
     PyArrayObject *addresses, *ports, *ip_version, *starts; /* or NULL */
     PyArrayObject *known, *known_offsets, *known_list;      /* or NULL */
+    PyArrayObject *client_ports;                            /* or NULL */
     PyArrayObject *out[N_OUTPUTS];
 };
 
@@ -154,6 +155,10 @@ flow_anchor(const struct job *job, size_t flow)
     if (job->starts != NULL) {
         anchor.start = ((const int64_t *)PyArray_DATA(job->starts))[flow];
         anchor.has_start = true;
+    }
+    if (job->client_ports != NULL) {
+        const uint16_t *ports = PyArray_DATA(job->client_ports);
+        anchor.client_port = ports[flow];
     }
     list_ports(job, flow, &anchor);
     return anchor;
@@ -265,6 +270,8 @@ read_inputs(struct job *job, PyObject *objects[N_OBJECTS])
                        "ip_version", shape) < 0 ||
         optional_input(&job->starts, objects[6], NPY_INT64, 1, "starts",
                        shape) < 0 ||
+        optional_input(&job->client_ports, objects[8], NPY_UINT16, 1,
+                       "client_ports", shape) < 0 ||
         read_known_ports(job, objects[7], flows) < 0)
         return -1;
     if ((job->addresses != NULL) == (job->ports != NULL) &&
@@ -313,7 +320,7 @@ parse_repair(PyObject *args, PyObject *keywords, struct job *job,
     static char *names[] = {"canonical", "offsets", "seed", "flow_ids",
                             "events", "mtu", "pools", "start", "spread",
                             "addresses", "ports", "ip_version", "starts",
-                            "known_ports", NULL};
+                            "known_ports", "client_ports", NULL};
     struct nd_repair_options *o = &job->options;
     PyObject *pools = Py_None;
     const char *events = "keep";
@@ -325,10 +332,10 @@ parse_repair(PyObject *args, PyObject *keywords, struct job *job,
     start = o->start;
     spread = o->spread;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "OOKO|$sIOLLOOOOO:repair", names, &objects[0],
+            args, keywords, "OOKO|$sIOLLOOOOOO:repair", names, &objects[0],
             &objects[1], &seed, &objects[2], &events, &mtu, &pools, &start,
             &spread, &objects[3], &objects[4], &objects[5], &objects[6],
-            &objects[7]))
+            &objects[7], &objects[8]))
         return -1;
     o->seed = seed;
     o->mtu = mtu;
@@ -368,6 +375,7 @@ done:
     Py_XDECREF(job.known);
     Py_XDECREF(job.known_offsets);
     Py_XDECREF(job.known_list);
+    Py_XDECREF(job.client_ports);
     for (int i = 0; i < N_OUTPUTS; i++)
         Py_XDECREF(job.out[i]);
     return result;
@@ -550,7 +558,7 @@ PyDoc_STRVAR(repair_doc,
 "repair(canonical, offsets, seed, flow_ids, *, events='keep', mtu=65535, "
 "pools=None, start=1704067200000000000, spread=3600000000000, "
 "addresses=None, ports=None, ip_version=None, starts=None, "
-"known_ports=None)\n--\n\n"
+"known_ports=None, client_ports=None)\n--\n\n"
 "Turn canonical rows into flows that obey the protocols.");
 
 PyDoc_STRVAR(rules_doc,
