@@ -10,6 +10,8 @@ valid   share that `nd.validate` finds no fault with; blank checksums are none,
 kept    share that `nd.repair` leaves as it is, but for what is private: TCP
         sequence numbers, SACK edges and timestamp values, IP ids, flow labels,
         the second half of ICMP headers, checksums
+redrawn the same share when every flow goes through its canonical form, as what a
+        model draws does, the valid ones too
 
 and for each rule how many flows break it, and how many it changes. A TCP flow
 is complete when it begins with a SYN, has that of the other end, the FIN of
@@ -170,15 +172,18 @@ def rewritten(flows: nd.FlowSet) -> Mask:
     return ~per_flow(flows, there & ~same) & (flows.ip_version == 4)
 
 
-def shares(which: Mask, valid: Mask, kept: Mask) -> dict[str, float]:
-    """Return how many flows there are, and the shares."""
-    n = max(int(which.sum()), 1)
-    told = {"flows": int(which.sum())}
-    return {
-        **told,
-        "valid": (which & valid).sum() / n,
-        "kept": (which & kept).sum() / n,
-    }
+def shares(which: Mask, **marked: Mask) -> dict[str, float]:
+    """Return how many flows there are, and which share of them is marked."""
+    n = int(which.sum())
+    parts = {name: (which & m).sum() / max(n, 1) for name, m in marked.items()}
+    return {"flows": n, **parts}
+
+
+def redrawn(flows: nd.FlowSet) -> nd.FlowSet:
+    """Return what repair makes of the canonical form of flows."""
+    return nd.repair_canonical(
+        flows.canonical(), flows.offsets, flows.labels, anchors=flows
+    )[0]
 
 
 def judge(flows: nd.FlowSet, name: str) -> dict[str, object]:
@@ -192,13 +197,12 @@ def judge(flows: nd.FlowSet, name: str) -> dict[str, object]:
     )
     fixed, report = nd.repair(flows, return_report=True)
     valid, kept = ~faults.any(axis=1), ~changed(flows, fixed)
+    again = ~changed(flows, redrawn(flows))
     told: dict[str, object] = {}
     for title, which in (("complete", whole), ("all", np.ones_like(whole))):
-        told[title] = line = shares(which, valid, kept)
-        print(
-            f"{name:6}{title:10}{line['flows']:6,} flows  "
-            f"valid {100 * line['valid']:6.2f} %  kept {100 * line['kept']:6.2f} %"
-        )
+        told[title] = line = shares(which, valid=valid, kept=kept, redrawn=again)
+        parts = "  ".join(f"{k} {100 * v:6.2f} %" for k, v in [*line.items()][1:])
+        print(f"{name:6}{title:10}{line['flows']:6,} flows  {parts}")
     print(f"{'':16}{'rule':16} broken: complete, all   changed: complete, all")
     rules = {}
     for i, rule in enumerate(nd.rules()):

@@ -19,6 +19,8 @@ from netdiffusion.layout import get_layout
 Events = Literal["keep", "quiet"]
 ServerPorts = Mapping[str, Sequence[int]]
 
+MTU = 65535  # cuts nothing
+
 
 class Rule(NamedTuple):
     """One line of the table that repair enforces and `validate` checks.
@@ -82,7 +84,7 @@ class RepairOptions:
     """
 
     events: Events = "keep"
-    mtu: int = 65535
+    mtu: int = MTU
     clients: tuple[str, str] = ("10.0.0.0/8", "2001:db8:1::/48")
     servers: tuple[str, str] = ("198.18.0.0/15", "2001:db8:2::/48")
     start: int = 1704067200000000000
@@ -356,11 +358,12 @@ def repair(
 ) -> FlowSet | tuple[FlowSet, RepairReport]:
     """Make flows obey the protocols, with as little change as they allow.
 
-    Flow-level facts are settled by majority, then each packet's structure,
-    then the state of TCP or ICMP, then times and checksums. Repairing twice
-    changes nothing more. Real, complete flows come out with the same flags,
-    lengths, directions and options; sequence numbers, IP ids and timestamp
-    values are drawn anew, in the same kind of steps.
+    A flow that no rule of `validate` faults stays as it is, every cell of it,
+    unless `options` or `keep_endpoints` ask for more than the rules do. Of the
+    others flow-level facts are settled by majority, then each packet's
+    structure, then the state of TCP or ICMP, then times and checksums; sequence
+    numbers, IP ids and timestamp values are drawn anew, in the same kind of
+    steps. Repairing twice changes nothing more.
 
     Parameters
     ----------
@@ -372,7 +375,7 @@ def repair(
         Events, MTU, address pools, times.
     keep_endpoints : bool, default True
         Keep addresses, ports and the time of the first packet where the flow
-        has them; False draws new ones.
+        has them; False draws new ones, and all other numbers too.
     return_report : bool, default False
         Return the report too.
 
@@ -391,15 +394,51 @@ def repair(
     (True, True)
     """
     usual = flows.to_layout(DEFAULT_LAYOUT)
+    options = options or RepairOptions()
+    obeys = np.zeros(len(usual), np.bool_)
+    if keep_endpoints and (options.events, options.mtu) == ("keep", MTU):
+        obeys = _obeys(usual)
+    numbers = np.flatnonzero(~obeys)
+    broken = usual.select(numbers) if obeys.any() else usual
     fixed, report = repair_canonical(
-        usual.canonical(),
-        usual.offsets,
-        usual.labels,
+        broken.canonical(),
+        broken.offsets,
+        broken.labels,
         seed=seed,
+        flow_ids=numbers.astype(np.uint64),
         options=options,
-        anchors=usual if keep_endpoints else None,
+        anchors=broken if keep_endpoints else None,
         meta=dict(usual.meta),
     )
-    fixed.synthetic = usual.synthetic
+    fixed.synthetic = broken.synthetic
+    if obeys.any():
+        fixed, report = _put_back(usual, numbers, fixed, report)
     fixed.meta["repair"] = report.to_dict()
     return (fixed, report) if return_report else fixed
+
+
+def _obeys(flows: FlowSet) -> npt.NDArray[np.bool_]:
+    """Tell which flows no rule faults; those without addresses lack something."""
+    parts = (flows.rows, flows.offsets, flows.timestamps, flows.direction)
+    ends = (flows.addresses, flows.ports, flows.ip_version, flows.protocol)
+    faults = _core.validate(*parts, *ends, np.asarray(flows.synthetic, np.uint8))[0]
+    known = np.any(flows.addresses, axis=(1, 2))
+    legal: npt.NDArray[np.bool_] = np.logical_and(known, ~np.any(faults, axis=1))
+    return legal
+
+
+def _put_back(
+    flows: FlowSet,
+    numbers: npt.NDArray[np.int64],
+    fixed: FlowSet,
+    report: RepairReport,
+) -> tuple[FlowSet, RepairReport]:
+    """Return all flows, those of some numbers repaired, and the report of all."""
+    place = np.arange(len(flows))
+    place[numbers] = len(flows) + np.arange(len(numbers))
+    whole = FlowSet.concatenate([flows, fixed]).select(place)
+    whole.meta = dict(flows.meta)
+    changed = np.zeros((len(flows), len(report.rules)), np.int64)
+    changed[numbers] = report.changed
+    drawn = _drawn_cells(flows.canonical(), flows.offsets)
+    return whole, RepairReport(changed, drawn, flows.n_packets, flows.labels)

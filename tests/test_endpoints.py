@@ -22,9 +22,16 @@ ROW = nd.get_layout("netdiffusion-1088")
 
 
 def lab(every: int) -> nd.FlowSet:
-    """Return lab flows of every class, repaired."""
+    """Return lab flows of every class, all of them drawn anew."""
     real = nd.load_lab_flows()
-    return nd.repair(real.select(range(0, len(real), every)), seed=3)
+    some = real.select(range(0, len(real), every))
+    return nd.repair(some, seed=3, keep_endpoints=False)
+
+
+def drawn(label: str) -> nd.FlowSet:
+    """Return one lab flow of a class, drawn anew."""
+    some = nd.load_lab_flows().select([label]).select([0])
+    return nd.repair(some, seed=3, keep_endpoints=False)
 
 
 def sent(flows: nd.FlowSet, folder: Path) -> endpoints.Delivery:
@@ -75,7 +82,7 @@ def test_every_packet_of_random_rows_arrives_and_none_is_invalid(
 
 def test_the_tracker_finds_a_wrong_acknowledgement(tmp_path: Path) -> None:
     """One packet that acknowledges what was never sent is invalid, and named."""
-    flows = nd.repair(nd.load_lab_flows().select(["lab_http"]), seed=3).select([0])
+    flows = drawn("lab_http")
     place = ROW.slice("tcp_ackn")
     flows.rows[3, place] = 1 - flows.rows[3, place]
     told = sent(flows, tmp_path)
@@ -86,7 +93,7 @@ def test_the_tracker_finds_a_wrong_acknowledgement(tmp_path: Path) -> None:
 
 def test_the_tracker_verifies_checksums(tmp_path: Path) -> None:
     """A flipped bit of a UDP checksum makes a packet invalid."""
-    flows = nd.repair(nd.load_lab_flows().select(["lab_ntp"]), seed=3).select([0])
+    flows = drawn("lab_ntp")
     cell = ROW.slice("udp_cksum").stop - 1
     flows.rows[0, cell] = 1 - flows.rows[0, cell]
     path = tmp_path / "bad.pcap"

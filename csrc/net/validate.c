@@ -94,8 +94,6 @@ static void
 check_udp(const struct nd_seen *seen, struct nd_violations *v)
 {
     uint16_t length = nd_get16(seen->transport + 4);
-    if (nd_get16(seen->transport + 2) == 0)
-        nd_note(v, ND_RULE_PORT, seen->index);
     if (!seen->fragment && length != SHORT_HEADER + seen->payload)
         nd_note(v, ND_RULE_UDP_LENGTH, seen->index);
 }
@@ -199,12 +197,26 @@ row_protocol(const int8_t *row, uint8_t version)
     return version == 6 ? ICMP6 : ICMP;
 }
 
+/* Source 0 may stand in a datagram that wants no answer, RFC 768. */
+static void
+check_ports(struct watch *w, const struct nd_seen *seen)
+{
+    const uint16_t *port = w->evidence->ends.port;
+    uint16_t from = nd_get16(seen->transport);
+    uint16_t to = nd_get16(seen->transport + 2);
+    bool none = to == 0 || (from == 0 && w->evidence->protocol == TCP);
+    if (none || from != port[seen->direction] || to != port[!seen->direction])
+        nd_note(w->v, ND_RULE_PORT, seen->index);
+}
+
 static void
 check_transport(struct watch *w, const struct nd_seen *seen,
                 uint8_t protocol, uint8_t version)
 {
     if (protocol != w->evidence->protocol)
         nd_note(w->v, ND_RULE_TRANSPORT, seen->index);
+    if (protocol == TCP || protocol == UDP)
+        check_ports(w, seen);
     check_checksum(w, seen, protocol);
     if (protocol == TCP)
         nd_validate_tcp(&w->tcp, seen, w->v);

@@ -95,8 +95,6 @@ check_header(const struct nd_seen *seen, const struct told *told,
     unsigned control = flags & (FIN | SYN | RST);
     if ((size_t)(tcp[12] >> 4) * 4 != seen->transport_bytes || tcp[12] & 0xe)
         nd_note(v, ND_RULE_TCP_OFFSET, seen->index);
-    if (nd_get16(tcp) == 0 || nd_get16(tcp + 2) == 0)
-        nd_note(v, ND_RULE_PORT, seen->index);
     if ((control & (control - 1)) != 0 ||
         !(flags & (ACK | RST | SYN)))
         nd_note(v, ND_RULE_TCP_FLAGS, seen->index);
