@@ -88,14 +88,14 @@ def handshake(syn: bytes = b"", synack: bytes = b"") -> list[Cells]:
 
 
 def repaired(
-    rows: Sequence[Cells], events: str = "keep", **options: Any
+    rows: Sequence[Cells], events: str = "keep", *, seed: int = 3, **options: Any
 ) -> tuple[nd.FlowSet, nd.RepairReport]:
     """Repair rows as one flow, which begins with its first packet."""
     chosen = nd.RepairOptions(events=events, **options)  # type: ignore[arg-type]
     cells = np.stack(rows)
     put(cells[0], "motion_gap", 0)
     return nd.repair_canonical(
-        cells, np.array([0, len(rows)]), "drawn", seed=3, options=chosen
+        cells, np.array([0, len(rows)]), "drawn", seed=seed, options=chosen
     )
 
 

@@ -135,8 +135,7 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
     X(TCP_TIMESTAMP, "tcp-timestamp", FLOW,                                   \
       "RFC 7323 4, 5.3",                                                      \
       "timestamp values do not run backwards and echo the peer's",            \
-      "none: they are not drawn, but count the milliseconds of the packets' " \
-      "times")                                                                \
+      "none: they are not drawn, but count the ticks of a host's clock")      \
     X(TCP_HANDSHAKE, "tcp-handshake", FLOW,                                   \
       "RFC 9293 3.5, RFC 7413 2",                                             \
       "SYNs come before anything else of their sender, without data unless "  \

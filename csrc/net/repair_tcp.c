@@ -18,6 +18,7 @@ struct side {
     int scale;                      /* -1: no SYN, or none offered */
     uint32_t mss;                   /* told on its SYN, 0: not */
     uint32_t clock, last_clock;     /* TCP timestamp values */
+    uint32_t tick;                  /* of that clock, in ns */
     bool told_clock;
     uint32_t edges[ND_EDGE_RING];   /* ends of segments, latest last */
     size_t n_edges;                 /* ever */
@@ -371,7 +372,30 @@ put32(uint8_t *bytes, uint32_t value)
         bytes[i] = (uint8_t)(value >> (24 - 8 * i));
 }
 
-/* RFC 7323 section 3: a clock of milliseconds, and the peer's latest. */
+/*
+ * RFC 7323 section 5.4 wants ticks of 1 ms to 1 s, and no start. Captures show
+ * 1,000, 250 and 100 Hz, and one clock in four that counts from the start of
+ * its host, minutes to days ago; the others start anywhere.
+ */
+static void
+draw_clock(const struct nd_draft *flow, struct side *me, unsigned d)
+{
+    static const uint32_t ticks[8] = {1000000, 1000000, 1000000, 1000000,
+                                      1000000, 4000000, 4000000, 10000000};
+    uint64_t u = nd_chance(flow, ND_FOR_CLOCK + d, 0);
+    bool since_start = (u >> 32 & 3) == 0;
+    unsigned shift = since_start ? 4 + (u >> 34 & 15) : 0;
+    me->clock = (uint32_t)u >> shift;
+    me->tick = ticks[u >> 38 & 7];
+}
+
+static uint32_t
+clock_at(const struct nd_draft *flow, const struct side *s, int64_t time)
+{
+    return s->clock + (uint32_t)((time - flow->start) / s->tick);
+}
+
+/* RFC 7323 section 3: one's own clock, and the peer's latest value. */
 static void
 stamp(const struct nd_draft *flow, struct side *me, const struct side *peer,
       struct nd_step *step)
@@ -381,12 +405,11 @@ stamp(const struct nd_draft *flow, struct side *me, const struct side *peer,
                                             ND_OPT_TIMESTAMP, &length);
     if (option == NULL)
         return;
-    uint32_t now = (uint32_t)((step->time - flow->start) / 1000000);
     uint32_t echo = peer->told_clock ? peer->last_clock
-                                     : peer->clock + now - 1;
+                                     : clock_at(flow, peer, step->time) - 1;
     if (!(step->flags & ND_TCP_ACK))
         echo = 0;
-    me->last_clock = me->clock + now;
+    me->last_clock = clock_at(flow, me, step->time);
     me->told_clock = true;
     put32(option + 2, me->last_clock);
     put32(option + 6, echo);
@@ -529,7 +552,7 @@ nd_repair_tcp(struct nd_draft *flow)
     for (unsigned d = 0; d < 2; d++) {
         struct side *side = &t.side[d];
         side->isn = (uint32_t)nd_chance(flow, ND_FOR_ISN + d, 0);
-        side->clock = (uint32_t)nd_chance(flow, ND_FOR_CLOCK + d, 0);
+        draw_clock(flow, side, d);
         side->next = side->floor = side->isn + 1;
         side->scale = -1;
     }
