@@ -24,6 +24,9 @@
 /* Columns of a weight panel, rows of a block of work, most rows of a tile. */
 enum { ND_PANEL = 32, ND_ROW_BLOCK = 96, ND_TILE_MOST = 12 };
 
+/* Rows that LINEAR goes through with one panel: each reads it from memory. */
+enum { ND_LINEAR_ROWS = 264 };
+
 /* Widest head that ops.c lets pass. */
 enum { ND_HEAD_MOST = 256 };
 

@@ -12,8 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tokens of a chunk: few enough for a cache, enough to fill tiles. */
-enum { CHUNK_TOKENS = 112 };
+/*
+ * Tokens of a chunk. Each goes through all weights, from memory: fewer would
+ * wait for them, more do not fit a cache.
+ */
+enum { CHUNK_TOKENS = 256 };
 
 /* Elements that a thread should have of an op that is no product. */
 enum { PART_ELEMENTS = 16384 };
@@ -150,10 +153,10 @@ static struct grid
 cut_linear(const struct nd_linear *op, size_t threads)
 {
     size_t panels = divide_up(op->weight->out, ND_PANEL);
-    size_t blocks = divide_up(op->rows, ND_ROW_BLOCK);
+    size_t blocks = divide_up(op->rows, ND_LINEAR_ROWS);
     size_t group = panels * blocks / (4 * threads);
     group = group < 1 ? 1 : group > 4 ? 4 : group;
-    return (struct grid){op->rows, ND_ROW_BLOCK, panels, group};
+    return (struct grid){op->rows, ND_LINEAR_ROWS, panels, group};
 }
 
 static struct grid
@@ -226,16 +229,22 @@ balanced(const struct chunk *chunks, size_t count, size_t threads)
     return most * threads <= total + total / 8;
 }
 
-/* Flow after flow goes to the chunk that its middle token falls into. */
+/*
+ * Flow after flow goes to the chunk that its middle token falls into: turns
+ * of one chunk a thread, the last of two halves, so that threads which are
+ * not equally fast end together.
+ */
 static size_t
-list_chunks(const struct nd_ragged *ragged, size_t wanted,
+list_chunks(const struct nd_ragged *ragged, size_t turns, size_t threads,
             struct chunk *chunks)
 {
     struct chunk at = {0};
-    size_t count = 0, last = 0;
+    size_t count = 0, last = 0, whole = 2 * (turns - 1) * threads;
     for (size_t f = 0; f < ragged->n_flows; f++) {
         size_t middle = (ragged->offsets[f] + ragged->offsets[f + 1]) / 2;
-        size_t place = middle * wanted / ragged->n_tokens;
+        size_t place = middle * 2 * turns * threads / ragged->n_tokens;
+        if (place < whole)
+            place = place / 2 * 2;
         if (place != last && at.flow_end > at.flow) {
             chunks[count++] = at;
             at = (struct chunk){at.flow_end,  at.flow_end,  at.token_end,
@@ -264,7 +273,7 @@ fill_chunks(struct program *program, const struct nd_ragged *ragged,
     program->chunks = malloc((ragged->n_flows + 1) * sizeof *program->chunks);
     if (program->chunks == NULL)
         return false;
-    size_t count = list_chunks(ragged, turns * threads, program->chunks);
+    size_t count = list_chunks(ragged, turns, threads, program->chunks);
     if (balanced(program->chunks, count, threads))
         program->n_chunks = count;
     return true;
