@@ -30,9 +30,9 @@ import numpy.typing as npt
 import netdiffusion as nd
 from netdiffusion import _core
 
-COLUMNS, WIDTH, MLP, HEADS = 284, 256, 768, 4
+CELLS, PLANE, WIDTH, MLP, HEADS = 284, 288, 256, 768, 4
 NONE, GELU, GATED = 0, 2, 4
-STEP = """noise_row input_scale prior guidance a b c noise_scale temperature
+STEP = """noise_row input_scale estimated guidance a b c noise_scale temperature
 draw_stream noise_stream seed_low seed_high"""
 SCALARS = {"input_scale": 0.5, "a": 0.9, "b": 0.1, "guidance": 1.0, "noise_scale": 1.0}
 
@@ -136,6 +136,11 @@ def tokens_of(flows: int, packets: int) -> Array:
     return np.stack(rows, 1).astype(np.uint32)
 
 
+def ragged_of(flows: int, packets: int) -> tuple[Array, Array]:
+    """Return lengths and ids of a batch."""
+    return np.full(flows, packets, np.int32), np.arange(flows, dtype=np.uint64)
+
+
 def linears(flows: int, packets: int) -> Iterator[Work]:
     """Yield the products of the base model."""
     rows, tokens = flows * packets, tokens_of(flows, packets)
@@ -147,12 +152,12 @@ def linears(flows: int, packets: int) -> Iterator[Work]:
         "gate": 2 * WIDTH,
     }
     for name, out, inside, epilogue in (
-        ("in", WIDTH, 6 * COLUMNS, NONE),
+        ("in", WIDTH, 5 * PLANE + 1, NONE),
         ("qkv", 3 * WIDTH, WIDTH, NONE),
         ("out", WIDTH, WIDTH, GATED),
         ("up", MLP, WIDTH, GELU),
         ("down", WIDTH, MLP, GATED),
-        ("final.out", 3 * COLUMNS, WIDTH, NONE),
+        ("final.out", 2 * PLANE, WIDTH, NONE),
     ):
         arguments = {
             "in": normal(rows, inside),
@@ -165,60 +170,60 @@ def linears(flows: int, packets: int) -> Iterator[Work]:
         yield Work(f"linear {name}", "linear", arguments, 2.0 * rows * out * inside)
 
 
-def others(flows: int, packets: int) -> Iterator[Work]:
-    """Yield the ops that are no products."""
-    rows, cells = flows * packets, 3 * COLUMNS
-    lengths = np.full(flows, packets, np.int32)
-    ragged = (lengths, np.arange(flows, dtype=np.uint64))
+def of_tokens(flows: int, packets: int) -> Iterator[Work]:
+    """Yield the ops on rows of width D that are no products."""
+    rows = flows * packets
     modulation = {"modulation": normal(flows, 2 * WIDTH), "shift": 0, "scale": WIDTH}
-    tall = {"rows": rows}
-    x, y = normal(rows, cells), normal(rows, cells)
-    held = np.full((rows, COLUMNS), 2, np.int8)
-    held[:, ::4] = 1
-    yield Work(
-        "norm",
-        "norm",
-        {
+    given = {
+        "norm": {
             "in": normal(rows, WIDTH),
             "tokens": tokens_of(flows, packets),
+            "rows": rows,
             "out": normal(rows, WIDTH),
             **modulation,
-            **tall,
         },
-    )
-    yield Work(
-        "attention",
-        "attention",
-        {
+        "attention": {
             "qkv": normal(rows, 3 * WIDTH),
             "rotary": normal(packets, WIDTH // HEADS),
-            "ragged": ragged,
+            "ragged": ragged_of(flows, packets),
             "heads": HEADS,
             "out": normal(rows, WIDTH),
         },
-        4.0 * rows * packets * WIDTH,
-    )
-    yield Work(
-        "condition",
-        "condition",
-        {
+        "condition": {
             "given": normal(flows, WIDTH),
             "noise": normal(1, WIDTH),
             "rows": flows,
             "out": normal(flows, WIDTH),
         },
-    )
-    wide = normal(rows, 2 * cells)
-    yield Work("input", "input", {"x": x, "estimate": y, "out": wide, **tall})
-    yield Work("hold", "hold", {"held": held, "out": wide, **tall})
-    logits = normal(rows, cells)
-    yield Work(
-        "estimate", "estimate", {"logits": logits, "x": x, "estimate": y, **tall}
-    )
-    yield Work("noise", "noise", {"x": x, "estimate": y, "ragged": ragged})
-    yield Work("renoise", "renoise", {"logits": logits, "x": x, "ragged": ragged})
-    out = np.zeros((rows, COLUMNS), np.int8)
-    yield Work("draw", "draw", {"logits": logits, "ragged": ragged, "cells": out})
+    }
+    for op, arguments in given.items():
+        flops = 4.0 * rows * packets * WIDTH if op == "attention" else 0.0
+        yield Work(op, op, arguments, flops)
+
+
+def of_cells(flows: int, packets: int) -> Iterator[Work]:
+    """Yield the ops on pixels, estimates and logits."""
+    rows, ragged = flows * packets, ragged_of(flows, packets)
+    x, logits = normal(rows, 3 * PLANE), normal(rows, 2 * PLANE)
+    pixels, tall = {"x": x, "estimate": normal(rows, 2 * PLANE)}, {"rows": rows}
+    held = np.full((rows, CELLS), 2, np.int8)
+    held[:, ::4] = 1
+    given = {
+        "input": {**pixels, "out": normal(rows, 5 * PLANE + 1), **tall},
+        "hold": {"held": held, "out": normal(rows, 7 * PLANE), **tall},
+        "estimate": {"logits": logits, **pixels, **tall},
+        "noise": {**pixels, "ragged": ragged},
+        "renoise": {"logits": logits, "x": x, "ragged": ragged},
+        "draw": {"logits": logits, "ragged": ragged, "cells": held},
+    }
+    for op, arguments in given.items():
+        yield Work(op, op, arguments)
+
+
+def works(flows: int, packets: int) -> Iterator[Work]:
+    """Yield every op."""
+    for kind in (linears, of_tokens, of_cells):
+        yield from kind(flows, packets)
 
 
 def seconds_of(work: Work, device: str, threads: int, repeats: int) -> float:
@@ -235,7 +240,7 @@ def run(args: argparse.Namespace, peak: dict[str, float]) -> list[dict[str, Any]
     """Measure and print every op on every device."""
     records = []
     for flows, packets in args.cases:
-        for work in (*linears(flows, packets), *others(flows, packets)):
+        for work in works(flows, packets):
             for device in args.devices:
                 seconds = seconds_of(work, device, args.threads, args.repeats)
                 unit = "GF/s" if work.flops else "GB/s"

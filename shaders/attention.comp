@@ -4,7 +4,7 @@
 // qkv (T, 3 heads d), rotated; tiles: (first query, queries, first key, keys)
 // of ROWS queries or fewer of one flow; x: tiles, y: heads. One subgroup per
 // workgroup; a lane owns 4 keys, then HEAD4 / LANES texels of out.
-// For CPU devices, as linear.comp. C twin: cpu_attention.
+// For CPU devices, as linear.comp. C twin: run_attention.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require

@@ -3,7 +3,7 @@
 // and values in shared memory, LANES at a time.
 // qkv (T, 3 heads d), rotated; tiles: (first query, queries, first key, keys)
 // of LANES queries or fewer of one flow; x: tiles, y: heads.
-// Needs nothing beyond Vulkan 1.1. C twin: cpu_attention.
+// Needs nothing beyond Vulkan 1.1. C twin: run_attention.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 

@@ -32,7 +32,8 @@ layout(constant_id = 1) const bool TEXELS = true;
 #define ND_STEP \
     layout(binding = ND_BIND_STEP, std430) readonly buffer nd_step_block { \
         uint noise_row; \
-        float input_scale, prior, guidance, a, b, c, noise_scale, temperature; \
+        float input_scale, estimated, guidance, a, b, c, noise_scale; \
+        float temperature; \
         uint draw_stream, noise_stream, seed_low, seed_high; \
     } step_now
 

@@ -1,7 +1,7 @@
 #version 450
 // out[f] = silu(given[f] + noise[step.noise_row])
 // given, out (rows, D); noise (levels, D). x: texels, y: rows.
-// C twin: cpu_condition.
+// C twin: run_condition.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 

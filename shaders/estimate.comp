@@ -1,9 +1,9 @@
 #version 450
 // The end of a step, in place: l = logits, or none + guidance (logits - none)
-// if GUIDED; l += prior x; logits <- l; e = 2 softmax(l) - 1 over the three
-// colours of a cell; x <- a x + b e + c estimate; estimate <- e.
-// All (rows, 3C). x: four cells (three texels), y: ROWS rows.
-// C twin: cpu_estimate.
+// if GUIDED; logits <- l; e = 2 softmax(l, 0) - 1 over the three colours of a
+// cell; x <- a x + b e + c estimate; estimate <- e.
+// logits, none, estimate (rows, 2S), x (rows, 3S). x: texels of a plane,
+// y: ROWS rows. C twin: run_estimate.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 
@@ -20,54 +20,41 @@ ND_OUT(2, out_estimate);
 ND_STEP;
 ND_PARAMS(nd_estimate_params);
 
-// The colours of four cells, three texels, become their estimate.
-void soften(inout vec4 e[3])
-{
-    vec4 l0 = vec4(e[0].x, e[0].w, e[1].z, e[2].y);
-    vec4 l1 = vec4(e[0].y, e[1].x, e[1].w, e[2].z);
-    vec4 l2 = vec4(e[0].z, e[1].y, e[2].x, e[2].w);
-    vec4 top = max(max(l0, l1), l2);
-    vec4 w0 = exp(l0 - top), w1 = exp(l1 - top), w2 = exp(l2 - top);
-    vec4 factor = 2.0 / (w0 + w1 + w2);
-    w0 = w0 * factor - 1.0;
-    w1 = w1 * factor - 1.0;
-    w2 = w2 * factor - 1.0;
-    e[0] = vec4(w0.x, w1.x, w2.x, w0.y);
-    e[1] = vec4(w1.y, w2.y, w0.z, w1.z);
-    e[2] = vec4(w2.z, w0.w, w1.w, w2.w);
-}
-
 void main()
 {
-    int cell = 4 * int(gl_GlobalInvocationID.x), k = cell / 4 * 3;
-    if (cell >= int(p.cells))
+    int k = int(gl_GlobalInvocationID.x), plane4 = int(p.plane4);
+    if (k >= plane4)
         return;
-    int stride4 = int(p.stride4), last = stride4 - 1;
-    float prior = step_now.prior, guidance = step_now.guidance;
     float sx = step_now.a, se = step_now.b, so = step_now.c;
+    float guidance = step_now.guidance;
     int first = int(gl_WorkGroupID.y) * ROWS;
     int end = min(first + ROWS, int(p.rows));
     for (int row = first; row < end; row++) {
-        vec4 l[3], e[3], x[3];
-        [[unroll]] for (int i = 0; i < 3; i++) {
-            int at = row * stride4 + min(k + i, last);
-            x[i] = noisy(at);
-            l[i] = given(at);
+        vec4 l[2], x[3], old[3], e[3], top = vec4(0);
+        int at = 2 * row * plane4 + k, x_at = 3 * row * plane4 + k;
+        [[unroll]] for (int c = 0; c < 2; c++) {
+            l[c] = given(at + c * plane4);
+            old[c] = estimate(at + c * plane4);
             if (GUIDED) {
-                vec4 n = none(row * int(p.none_stride4) + min(k + i, last));
-                l[i] = n + guidance * (l[i] - n);
+                vec4 n = none(at + c * plane4);
+                l[c] = n + guidance * (l[c] - n);
             }
-            l[i] += prior * x[i];
-            e[i] = l[i];
+            top = max(top, l[c]);
         }
-        soften(e);
-        [[unroll]] for (int i = 0; i < 3; i++)
-            if (k + i <= last) {
-                int at = row * stride4 + k + i;
-                vec4 old = estimate(at);
-                out_logits[at] = l[i];
-                out_x[at] = sx * x[i] + se * e[i] + so * old;
-                out_estimate[at] = e[i];
-            }
+        [[unroll]] for (int c = 0; c < 3; c++) {
+            x[c] = noisy(x_at + c * plane4);
+            e[c] = exp((c < 2 ? l[c] : vec4(0)) - top);
+        }
+        old[2] = -1.0 - old[0] - old[1];
+        vec4 factor = 2.0 / (e[0] + e[1] + e[2]);
+        [[unroll]] for (int c = 0; c < 3; c++) {
+            e[c] = e[c] * factor - 1.0;
+            out_x[x_at + c * plane4] = sx * x[c] + se * e[c] + so * old[c];
+        }
+        [[unroll]] for (int c = 0; c < 2; c++) {
+            if (GUIDED)
+                out_logits[at + c * plane4] = l[c];
+            out_estimate[at + c * plane4] = e[c];
+        }
     }
 }

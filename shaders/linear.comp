@@ -4,7 +4,7 @@
 // then bias; residual (rows, N); modulation (F, ...); tokens (T, 4).
 // One subgroup makes ROWS x 4 LANES of out; x: rows, y: columns. Each lane
 // owns 4 columns, rows are broadcast by constant-lane shuffles: no shared
-// memory, no barrier, quick on CPU devices. C twin: cpu_linear.
+// memory, no barrier, quick on CPU devices. C twin: run_linear.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require

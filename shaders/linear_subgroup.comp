@@ -4,7 +4,7 @@
 // row-major, then bias. One subgroup makes 4 TALL x 4 WIDE of out, TALL WIDE
 // = LANES, each lane 4 x 4; the texels of four k are loaded once, spread over
 // the lanes, and passed round by shuffles; x: rows, y: columns.
-// C twin: cpu_linear.
+// C twin: run_linear.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require

@@ -5,7 +5,7 @@
 // TILE_M x TILE_N of out, each invocation 4 x 4; x: rows, y: columns.
 // K is cut into 4 parts, whose sums are added in order: one after the other,
 // or side by side if SPLIT is 4. The result is the same.
-// Needs nothing beyond Vulkan 1.1. C twin: cpu_linear.
+// Needs nothing beyond Vulkan 1.1. C twin: run_linear.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "linear.glsl"

@@ -2,7 +2,7 @@
 // out[t] = (in[t] - mean) / sqrt(variance + 1e-6) * (1 + scale) + shift, with
 // scale and shift from modulation[flow of t] (+ constant, if CONSTANT).
 // in, out (rows, D); modulation (F, ...); constant (1, ...); tokens (T, 4).
-// SHARE invocations make one row; x: LANES / SHARE rows. C twin: cpu_norm.
+// SHARE invocations make one row; x: LANES / SHARE rows. C twin: run_norm.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 

@@ -59,20 +59,21 @@ struct nd_condition_params {
     nd_word rows, width4, given_stride4, noise_stride4, out_stride4;
 };
 
+/* plane4: texels of a plane of colours, words of a row of cells */
 struct nd_input_params {
-    nd_word rows, pixels, stride4, out4, out_stride4; /* pixels: 3C */
+    nd_word rows, plane4, out_stride4;
 };
 
 struct nd_hold_params {
-    nd_word rows, cells, held_stride4, out_stride; /* held_stride4: words */
+    nd_word rows, cells, plane4, out_stride;
 };
 
 struct nd_estimate_params {
-    nd_word rows, cells, stride4, none_stride4;
+    nd_word rows, plane4;
 };
 
 struct nd_draw_params {
-    nd_word rows, cells, stride4, cells_stride4; /* cells_stride4: words */
+    nd_word rows, plane4;
 };
 
 #ifndef VULKAN

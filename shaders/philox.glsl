@@ -57,39 +57,23 @@ vec4 normal_of(uvec4 v)
                 radius.y * s.y);
 }
 
-// Elements r to r + 3 of the eight a, b; 0 <= r < 4.
-vec4 window(vec4 a, vec4 b, int r)
+// Four normals, or uniforms: a block of a stream; id is the flow id.
+vec4 normals(uint block, uvec2 id, uint stream, uvec2 key)
 {
-    vec4 low = (r & 1) == 0 ? a : vec4(a.yzw, b.x);
-    vec4 high = (r & 1) == 0 ? vec4(a.zw, b.xy) : vec4(a.w, b.xyz);
-    return r < 2 ? low : high;
+    return normal_of(philox(uvec4(block, id, stream), key));
 }
 
-// Four normals, or uniforms, from element on; id is the flow id.
-vec4 normals(uint element, uvec2 id, uint stream, uvec2 key)
+vec4 uniforms(uint block, uvec2 id, uint stream, uvec2 key)
 {
-    uint block = element >> 2;
-    vec4 a = normal_of(philox(uvec4(block, id, stream), key));
-    vec4 b = normal_of(philox(uvec4(block + 1, id, stream), key));
-    return window(a, b, int(element & 3));
+    return uniform_of(philox(uvec4(block, id, stream), key));
 }
 
-vec4 uniforms(uint element, uvec2 id, uint stream, uvec2 key)
+// Colours of four cells drawn by u from softmax(l0, l1, 0).
+ivec4 draw(vec4 l0, vec4 l1, vec4 u)
 {
-    uint block = element >> 2;
-    vec4 a = uniform_of(philox(uvec4(block, id, stream), key));
-    vec4 b = uniform_of(philox(uvec4(block + 1, id, stream), key));
-    return window(a, b, int(element & 3));
-}
-
-// Colours of four cells drawn by u from softmax(l), l three texels.
-ivec4 draw(vec4 l0, vec4 l1, vec4 l2, vec4 u)
-{
-    vec4 l[3] = {vec4(l0.x, l0.w, l1.z, l2.y), vec4(l0.y, l1.x, l1.w, l2.z),
-                 vec4(l0.z, l1.y, l2.x, l2.w)};
-    vec4 top = max(max(l[0], l[1]), l[2]);
-    vec4 w0 = exp(l[0] - top), w1 = exp(l[1] - top), w2 = exp(l[2] - top);
-    vec4 at = u * (w0 + w1 + w2);
+    vec4 top = max(max(l0, l1), vec4(0));
+    vec4 w0 = exp(l0 - top), w1 = exp(l1 - top);
+    vec4 at = u * (w0 + w1 + exp(-top));
     return ivec4(greaterThanEqual(at, w0)) +
            ivec4(greaterThanEqual(at, w0 + w1));
 }

@@ -3,7 +3,7 @@
 // rotary[i][d/2 + j], i the packet index, (u_j, u_{j + d/2}) <-
 // (u_j c - u_{j + d/2} s, u_{j + d/2} c + u_j s).
 // qkv (T, 3 heads d); rotary (longest, d); tokens (T, 4).
-// x: pairs of texels of q and k, y: ROWS tokens each. C twin: cpu_attention.
+// x: pairs of texels of q and k, y: ROWS tokens each. C twin: run_attention.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 

@@ -183,6 +183,43 @@ def normal(seed: int, flow: int, stream: int, count: int) -> np.ndarray:
     return pairs.ravel()[:count].astype(np.float32)
 
 
+def stride(cells: int) -> int:
+    """Return the columns of a plane of colours, S in ``backend.h``."""
+    return (cells + 31) // 32 * 32
+
+
+def to_planes(pixels: np.ndarray, colours: int = 3) -> np.ndarray:
+    """Return (T, cells, 3) as rows of planes of the first colours."""
+    rows, cells, _ = pixels.shape
+    planes = np.zeros((rows, colours, stride(cells)), pixels.dtype)
+    planes[:, :, :cells] = pixels[:, :, :colours].transpose(0, 2, 1)
+    return planes.reshape(rows, -1)
+
+
+def from_planes(rows: np.ndarray, cells: int) -> np.ndarray:
+    """Return rows of planes as (T, cells, planes)."""
+    planes = rows.reshape(len(rows), -1, stride(cells))
+    return np.ascontiguousarray(planes[:, :, :cells].transpose(0, 2, 1))
+
+
+def pixel_normal(
+    seed: int, flow: int, stream: int, packets: int, cells: int
+) -> np.ndarray:
+    """Return the normal numbers of a flow's pixels, (packets, cells, 3)."""
+    count = 3 * stride(cells)
+    rows = normal(seed, flow, stream, packets * count).reshape(packets, count)
+    return from_planes(rows, cells)
+
+
+def cell_uniform(
+    seed: int, flow: int, stream: int, packets: int, cells: int
+) -> np.ndarray:
+    """Return the uniform numbers of a flow's cells, (packets, cells)."""
+    count = stride(cells)
+    rows = uniform(seed, flow, stream, packets * count).reshape(packets, count)
+    return rows[:, :cells]
+
+
 def draw(p: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Colours of (..., 3) probabilities by inverse CDF."""
     return (u >= p[..., 0]).astype(int) + (u >= p[..., 0] + p[..., 1])

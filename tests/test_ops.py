@@ -18,7 +18,7 @@ import reference  # noqa: E402
 
 DEVICES = ("cpu:avx512", "cpu:avx2", "cpu:baseline", "vulkan:0")
 ROWS = (1, 7, 63, 65, 127, 1024)
-STEP = """noise_row input_scale prior guidance a b c noise_scale temperature
+STEP = """noise_row input_scale estimated guidance a b c noise_scale temperature
 draw_stream noise_stream seed_low seed_high"""
 FIELDS = {name: i for i, name in enumerate(STEP.split())}
 WHOLE = ("noise_row", "draw_stream", "noise_stream", "seed_low", "seed_high")
@@ -29,8 +29,8 @@ def device(request: pytest.FixtureRequest) -> str:
     """Return a device that this machine has."""
     name = str(request.param)
     try:
-        x = np.zeros((1, 3), np.float32)
-        run(name, "input", x=x, estimate=x, rows=1, out=np.zeros((1, 6), np.float32))
+        x = np.zeros((1, 32), np.float32)
+        run(name, "condition", given=x, noise=x, rows=1, out=x)
     except _core.DeviceError as error:
         pytest.skip(str(error))
     return name
@@ -201,16 +201,37 @@ def test_condition(device: str) -> None:
     assert_close(got["out"], y / (1 + np.exp(-y)))
 
 
-@pytest.mark.parametrize("columns", [1, 37, 64])
-@pytest.mark.parametrize("rows", ROWS)
-def test_input(device: str, rows: int, columns: int) -> None:
-    """Scaled pixels, then the estimate."""
-    x, estimate = normal(rows, 3 * columns), normal(rows, 3 * columns, seed=1)
-    out = zeros(rows, 6 * columns)
+def estimates(rows: int, cells: int, seed: int = 0) -> np.ndarray:
+    """Estimates (rows, cells, 3) as softmax leaves them."""
+    p = torch.from_numpy(normal(rows, cells, 3, seed=seed)).softmax(-1).numpy()
+    return 2 * p - 1
+
+
+@pytest.mark.parametrize("estimated", [0.0, 1.0])
+@pytest.mark.parametrize("planes", [5, 6, 7])
+@pytest.mark.parametrize(("rows", "cells"), [*((r, 37) for r in ROWS), (5, 1), (5, 64)])
+def test_input(
+    device: str, rows: int, cells: int, planes: int, estimated: float
+) -> None:
+    """Scaled pixels, two or three colours of the estimate, flag or mask."""
+    s = reference.stride(cells)
+    x, e = normal(rows, 3 * s), normal(rows, 2 * s, seed=1)
+    out = normal(rows, 5 * s + 1 if planes == 5 else planes * s)
     got = run(
-        device, "input", x=x, estimate=estimate, rows=rows, out=out, input_scale=0.25
-    )
-    np.testing.assert_array_equal(got["out"], np.concatenate([x * 0.25, estimate], 1))
+        device,
+        "input",
+        x=x,
+        estimate=e,
+        rows=rows,
+        out=out,
+        input_scale=0.25,
+        estimated=estimated,
+    )["out"]
+    third = -np.float32(estimated) - e[:, :s] - e[:, s:]
+    rest = {5: np.full((rows, 1), estimated), 6: third}
+    rest[7] = np.concatenate([third, zeros(rows, s)], 1)
+    wanted = np.concatenate([x * 0.25, e, rest[planes]], 1)
+    np.testing.assert_array_equal(got, wanted.astype(np.float32))
 
 
 @pytest.mark.parametrize("cells", [1, 7, 37, 64])
@@ -219,62 +240,47 @@ def test_hold(device: str, cells: int, masked: bool) -> None:
     """Held cells become pixels in both halves and stand in the mask."""
     rng = np.random.default_rng(cells)
     held = rng.integers(-1, 3, (65, cells), np.int8)
-    out = normal(65, (7 if masked else 6) * cells)
+    s = reference.stride(cells)
+    out = normal(65, (7 if masked else 6) * s)
     got = run(device, "hold", held=held, rows=64, out=out)["out"]
     wanted = out.copy()
     t, j = np.nonzero(held[:64] != 2)
     for i in range(3):
         pixel = np.where(i == 1 - held[t, j], 1, -1)
-        wanted[t, 3 * j + i] = wanted[t, 3 * cells + 3 * j + i] = pixel
+        wanted[t, i * s + j] = wanted[t, (3 + i) * s + j] = pixel
     if masked:
-        wanted[t, 6 * cells + j] = 1
+        wanted[t, 6 * s + j] = 1
     np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("cells", [1, 7, 37, 64])
-def test_input_clears_the_mask(device: str, cells: int) -> None:
-    """Columns past x and estimate become zero."""
-    x, estimate = normal(5, 3 * cells), normal(5, 3 * cells, seed=1)
-    got = run(
-        device,
-        "input",
-        x=x,
-        estimate=estimate,
-        rows=5,
-        out=normal(5, 7 * cells),
-        input_scale=0.5,
-    )["out"]
-    wanted = np.concatenate([x / 2, estimate, np.zeros((5, cells))], 1)
-    np.testing.assert_array_equal(got, wanted.astype(np.float32))
-
-
 @pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("columns", [1, 31, 33, 65])
+@pytest.mark.parametrize("cells", [1, 31, 33, 65])
 @pytest.mark.parametrize("rows", [1, 63, 100])
-def test_estimate(device: str, rows: int, columns: int, guided: bool) -> None:
-    """Guidance, prior, softmax and the solver's update."""
-    shape = (rows, 3 * columns)
-    logits, none, x, old = (3 * normal(*shape, seed=i) for i in range(4))
-    given = {"none": none} if guided else {}
+def test_estimate(device: str, rows: int, cells: int, guided: bool) -> None:
+    """Guidance, softmax and the solver's update."""
+    shape = (rows, cells, 3)
+    logits, none, x = (3 * normal(*shape, seed=i) for i in range(3))
+    logits[..., 2] = none[..., 2] = 0
+    old = estimates(rows, cells, seed=3)
+    given = {"none": reference.to_planes(none, 2)} if guided else {}
     got = run(
         device,
         "estimate",
-        logits=logits,
-        x=x,
-        estimate=old,
+        logits=reference.to_planes(logits, 2),
+        x=reference.to_planes(x),
+        estimate=reference.to_planes(old, 2),
         rows=rows,
         guidance=1.5,
-        prior=2.0,
         a=0.9,
         b=0.3,
         c=-0.1,
         **given,
     )
-    total = (none + 1.5 * (logits - none) if guided else logits) + 2 * x
-    p = torch.from_numpy(total).view(rows, columns, 3).softmax(-1).numpy()
-    e = 2 * p.reshape(shape) - 1
-    assert_close(got["logits"], total, scale=10.0)
-    assert_close(got["estimate"], e, scale=4.0)
+    got = {name: reference.from_planes(v, cells) for name, v in got.items()}
+    total = none + 1.5 * (logits - none) if guided else logits
+    e = 2 * torch.from_numpy(total).softmax(-1).numpy() - 1
+    assert_close(got["logits"], total[..., :2], scale=10.0)
+    assert_close(got["estimate"], e[..., :2], scale=4.0)
     assert_close(got["x"], 0.9 * x + 0.3 * e - 0.1 * old, scale=4.0)
 
 
@@ -287,99 +293,106 @@ def per_flow(lengths: tuple[int, ...], first_id: int, make: Any) -> np.ndarray:
     return np.concatenate([make(int(i), n) for i, n in zip(ids, lengths, strict=True)])
 
 
-@pytest.mark.parametrize("columns", [1, 5, 64])
-def test_noise(device: str, columns: int) -> None:
+def noise_of(
+    lengths: tuple[int, ...], first_id: int, stream: int, cells: int
+) -> np.ndarray:
+    """Return normal numbers of a batch's pixels."""
+    seed = 7 + (9 << 32)
+    return per_flow(
+        lengths,
+        first_id,
+        lambda i, n: reference.pixel_normal(seed, i, stream, n, cells),
+    )
+
+
+@pytest.mark.parametrize("cells", [1, 5, 64])
+def test_noise(device: str, cells: int) -> None:
     """Start noise of each flow, by its own id."""
-    lengths, count = (1, 7, 65), 3 * columns
-    x = normal(sum(lengths), count)
+    lengths, s = (1, 7, 65), reference.stride(cells)
+    rows = sum(lengths)
     got = run(
         device,
         "noise",
-        x=x,
-        estimate=x,
+        x=normal(rows, 3 * s),
+        estimate=normal(rows, 2 * s),
         ragged=ragged(lengths, 5),
         noise_scale=40.0,
         noise_stream=3,
         **SEED,
     )
-    wanted = per_flow(
-        lengths,
-        5,
-        lambda i, n: reference.normal(7 + (9 << 32), i, 3, n * count).reshape(n, count),
-    )
-    np.testing.assert_allclose(got["x"], 40 * wanted, rtol=2e-4, atol=1e-3)
+    wanted = 40 * noise_of(lengths, 5, 3, cells)
+    x = reference.from_planes(got["x"], cells)
+    np.testing.assert_allclose(x, wanted, rtol=2e-4, atol=1e-3)
     assert not got["estimate"].any()
 
 
 def test_noise_may_be_added(device: str) -> None:
     """Without an estimate the noise goes on top of x."""
-    lengths, count = (5, 1, 65), 27
-    x = normal(sum(lengths), count)
+    lengths = (5, 1, 65)
+    x, e = normal(71, 96), zeros(71, 64)
     how = dict(ragged=ragged(lengths, 5), noise_scale=0.7, noise_stream=9, **SEED)
     got = run(device, "noise", x=x.copy(), **how)["x"]
-    alone = run(device, "noise", x=x.copy(), estimate=x.copy(), **how)["x"]
+    alone = run(device, "noise", x=x.copy(), estimate=e, **how)["x"]
     np.testing.assert_allclose(got, x + alone, rtol=0, atol=1e-6)
 
 
 def colours(logits: np.ndarray, lengths: tuple[int, ...], stream: int) -> np.ndarray:
-    """Draw cells as the engine does."""
-    columns = logits.shape[1] // 3
+    """Draw cells as the engine does; logits (T, cells, 3)."""
+    seed, cells = 7 + (9 << 32), logits.shape[1]
     u = per_flow(
-        lengths,
-        1,
-        lambda i, n: reference.uniform(7 + (9 << 32), i, stream, n * columns).reshape(
-            n, columns
-        ),
+        lengths, 1, lambda i, n: reference.cell_uniform(seed, i, stream, n, cells)
     )
-    t = torch.from_numpy(logits).double().view(len(logits), columns, 3)
-    return reference.draw(t.softmax(-1).numpy(), u)
+    p = torch.from_numpy(logits).double().softmax(-1).numpy()
+    return reference.draw(p, u)
 
 
-def test_renoise(device: str) -> None:
+def logits_of(rows: int, cells: int) -> np.ndarray:
+    """Random logits (rows, cells, 3); the third is 0."""
+    logits = normal(rows, cells, 3)
+    logits[..., 2] = 0
+    return logits
+
+
+@pytest.mark.parametrize("cells", [21, 65])
+def test_renoise(device: str, cells: int) -> None:
     """Cells drawn, as pixels, plus noise."""
-    lengths, columns = (3, 64), 21
-    logits = normal(sum(lengths), 3 * columns)
-    given = dict(logits=logits, x=np.zeros_like(logits), ragged=ragged(lengths, 1))
-    got = run(device, "renoise", **given, draw_stream=1, noise_stream=2, **SEED)
-    wanted = 2 * np.eye(3)[colours(logits, lengths, 1)] - 1
-    np.testing.assert_array_equal(got["x"], wanted.reshape(logits.shape))
-    noisy = run(
-        device,
-        "renoise",
-        **given,
-        noise_scale=0.5,
+    lengths = (3, 64)
+    logits = logits_of(sum(lengths), cells)
+    given = dict(
+        logits=reference.to_planes(logits, 2),
+        x=normal(sum(lengths), 3 * reference.stride(cells)),
+        ragged=ragged(lengths, 1),
         draw_stream=1,
         noise_stream=2,
         **SEED,
     )
-    noise = per_flow(
-        lengths,
-        1,
-        lambda i, n: reference.normal(7 + (9 << 32), i, 2, n * 3 * columns).reshape(
-            n, -1
-        ),
-    )
-    np.testing.assert_allclose(noisy["x"] - got["x"], noise / 2, rtol=1e-3, atol=1e-4)
+    got = reference.from_planes(run(device, "renoise", **given)["x"], cells)
+    np.testing.assert_array_equal(got, 2 * np.eye(3)[colours(logits, lengths, 1)] - 1)
+    noisy = run(device, "renoise", **given, noise_scale=0.5)["x"]
+    added = reference.from_planes(noisy, cells) - got
+    wanted = noise_of(lengths, 1, 2, cells) / 2
+    np.testing.assert_allclose(added, wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("cells", [33, 65])
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
-def test_draw(device: str, temperature: float) -> None:
+def test_draw(device: str, temperature: float, cells: int) -> None:
     """Arg-max, or a draw at a temperature; red 1, green 0, blue -1."""
-    lengths, columns = (1, 63, 40), 33
-    logits = normal(sum(lengths), 3 * columns)
+    lengths = (1, 63, 40)
+    logits = logits_of(sum(lengths), cells)
+    logits[0, :4] = [[0, 0, 0], [1, 1, 0], [-1, 0, 0], [-1, -1, 0]]
     got = run(
         device,
         "draw",
-        logits=logits,
+        logits=reference.to_planes(logits, 2),
         ragged=ragged(lengths, 1),
-        cells=np.zeros((sum(lengths), columns), np.int8),
+        cells=np.zeros((sum(lengths), cells), np.int8),
         temperature=temperature,
         draw_stream=0x80000000,
         **SEED,
     )
     if temperature == 0:
-        wanted = 1 - logits.reshape(-1, columns, 3).argmax(-1)
-        np.testing.assert_array_equal(got["cells"], wanted)
+        np.testing.assert_array_equal(got["cells"], 1 - logits.argmax(-1))
         return
     wanted = 1 - colours(logits / np.float32(temperature), lengths, 0x80000000)
     assert (got["cells"] != wanted).mean() < 1e-3  # u beside a step of the CDF
@@ -388,11 +401,11 @@ def test_draw(device: str, temperature: float) -> None:
 def test_draws_follow_their_probabilities(device: str) -> None:
     """Frequencies of 40,000 draws within 5 standard deviations."""
     p = np.array([0.7, 0.2, 0.1])
-    logits = np.tile(np.log(p), (400, 100)).astype(np.float32)
+    logits = np.tile(np.log(p / p[2]), (400, 100, 1)).astype(np.float32)
     cells = run(
         device,
         "draw",
-        logits=logits,
+        logits=reference.to_planes(logits, 2),
         ragged=ragged((400,)),
         cells=np.zeros((400, 100), np.int8),
         temperature=1.0,

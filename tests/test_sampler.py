@@ -127,12 +127,14 @@ class Sampler:
 
     def ancestral(self, x: torch.Tensor, _: Any, s: list[float]) -> torch.Tensor:
         """Mean and spread of x at s' given x at s and the estimate."""
-        count, i = x.numel(), len(s) - 2
-        noise = reference.normal(SEED, self.flow, 0x40000000 + i, count)
+        i = len(s) - 2
+        noise = reference.pixel_normal(
+            SEED, self.flow, 0x40000000 + i, len(x), SIZE["columns"]
+        )
         share = (s[-1] / s[-2]) ** 2
         mean = share * x + (1 - share) * self.estimate
         spread = s[-1] * (1 - share) ** 0.5
-        return mean + spread * torch.from_numpy(noise).view(x.shape)
+        return mean + spread * torch.from_numpy(noise)
 
 
 def expected(weights: reference.Weights, given: dict[str, Any], **options: Any) -> Any:
@@ -142,27 +144,26 @@ def expected(weights: reference.Weights, given: dict[str, Any], **options: Any) 
     for label, packets, flow in zip(
         given["classes"], given["lengths"], given["flow_ids"], strict=True
     ):
-        shape = (int(packets), columns, 3)
-        count = int(np.prod(shape))
+        size = int(packets), columns
         held = options["held"][at : at + packets] if "held" in options else None
         at += packets
         sampler = Sampler(network, int(label), int(flow), options, held)
-        start = reference.normal(SEED, int(flow), 0, count).reshape(shape)
+        start = reference.pixel_normal(SEED, int(flow), 0, *size)
         logits = sampler.solve(torch.from_numpy(start), given["sigmas"])
         for r in range(options.get("renoise_rounds", 0)):
             sigma = options["renoise_sigma"]
-            u = reference.uniform(SEED, int(flow), 2 * r + 1, count // 3)
-            drawn = reference.draw(logits.softmax(-1).numpy(), u.reshape(shape[:2]))
-            noise = reference.normal(SEED, int(flow), 2 * r + 2, count).reshape(shape)
+            u = reference.cell_uniform(SEED, int(flow), 2 * r + 1, *size)
+            drawn = reference.draw(logits.softmax(-1).numpy(), u)
+            noise = reference.pixel_normal(SEED, int(flow), 2 * r + 2, *size)
             x = 2 * np.eye(3, dtype=np.float32)[drawn] - 1 + np.float32(sigma) * noise
             logits = sampler.logits(torch.from_numpy(x), sigma)
         temperature = options.get("temperature", 1.0)
         if temperature == 0:
             colours = logits.numpy().argmax(-1)
         else:
-            u = reference.uniform(SEED, int(flow), 0x80000000, count // 3)
+            u = reference.cell_uniform(SEED, int(flow), 0x80000000, *size)
             p = (logits / temperature).softmax(-1).numpy()
-            colours = reference.draw(p, u.reshape(shape[:2]))
+            colours = reference.draw(p, u)
         drawn = 1 - colours
         cells.append(drawn if held is None else np.where(held == 2, drawn, held))
     return np.concatenate(cells)

@@ -132,18 +132,22 @@ def cases_of(op: str, n: int) -> list[dict[str, Any]]:
 
 def pixel_case(op: str, rows: int, cells: int, ragged: Any) -> dict[str, Any]:
     """Arguments of the ops on rows of cells."""
-    x, e = (ops.normal(rows, 3 * cells, seed=i) for i in range(2))
+    s = (cells + 31) // 32 * 32
+    x, e = ops.normal(rows, 3 * s), ops.normal(rows, 2 * s, seed=1)
+    logits = ops.normal(rows, 2 * s, seed=3)
     seed = dict(seed_low=3, noise_stream=1, draw_stream=2, noise_scale=2.0)
     held = np.random.default_rng(0).integers(-1, 3, (rows, cells), np.int8)
-    wide = ops.normal(rows, 7 * cells, seed=2)
+    wide = ops.normal(rows, 7 * s, seed=2)
     return {
-        "condition": dict(given=x, noise=e, rows=rows, out=np.zeros_like(x)),
+        "condition": dict(given=x, noise=2 * x, rows=rows, out=np.zeros_like(x)),
         "input": dict(x=x, estimate=e, rows=rows, out=wide, input_scale=0.3),
         "hold": dict(held=held, rows=rows, out=wide),
-        "estimate": dict(logits=e, x=x, estimate=e, rows=rows, a=0.9, b=0.2, c=0.1),
+        "estimate": dict(
+            logits=logits, x=x, estimate=e, rows=rows, a=0.9, b=0.2, c=0.1
+        ),
         "noise": dict(x=x, estimate=e, ragged=ragged, **seed),
-        "renoise": dict(logits=e, x=x, ragged=ragged, **seed),
-        "draw": dict(logits=x, ragged=ragged, cells=held, temperature=0.0, **seed),
+        "renoise": dict(logits=logits, x=x, ragged=ragged, **seed),
+        "draw": dict(logits=logits, ragged=ragged, cells=held, temperature=0.0, **seed),
     }[op]
 
 

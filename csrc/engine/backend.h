@@ -24,7 +24,14 @@
  *   program               a list of ops, ready to run
  *
  * Names: T tokens (packets of all flows of the batch, flow after flow),
- * F flows, D width, C columns, d head width. f(t) is the flow of token t.
+ * F flows, D width, C cells, d head width. f(t) is the flow of token t.
+ *
+ * A row of pixels, estimates or logits holds the colours of its cells as
+ * planes, one after the other: colour c of cell j is column c S + j, with
+ * S = nd_stride(C); what stands at j >= C reaches no result. Pixels x have
+ * three planes, 3S columns. The three colours of an estimate add up to -1,
+ * and softmax sees only differences of logits: both have two planes, 2S
+ * columns, and their third colours are -1 - e_0 - e_1 and 0.
  */
 #ifndef ND_ENGINE_BACKEND_H
 #define ND_ENGINE_BACKEND_H
@@ -68,7 +75,7 @@ struct nd_program; /* a backend's own struct */
 struct nd_step {
     uint32_t noise_row;     /* CONDITION: row of the noise level table */
     float input_scale;      /* INPUT: 1 / sqrt(1 + sigma^2) */
-    float prior;            /* ESTIMATE: weight of x in the logits */
+    float estimated;        /* INPUT: 1 if there is an estimate, 0 at first */
     float guidance;         /* ESTIMATE: w, used if there is a second logits */
     float a, b, c;          /* ESTIMATE: x = a x + b e + c e_old */
     float noise_scale;      /* NOISE, RENOISE: factor of the normal noise */
@@ -172,21 +179,24 @@ struct nd_condition {
 };
 
 /*
- * INPUT: out[t][j] = x[t][j] * step.input_scale for j < 3C,
- * out[t][3C + j] = estimate[t][j]; t < rows. If out has 7C columns, for a
- * network that sees which cells are held, those from 6C on become 0.
+ * INPUT: what the network sees of x (T, 3S) and of the estimate (T, 2S).
+ * out has 5S + 1 columns where no cell is held: x[t] times step.input_scale,
+ * estimate[t], step.estimated; t < rows. With 6S, where cells may be held,
+ * the third colour of the estimate, -step.estimated - e_0 - e_1, follows
+ * those two; with 7S there is a plane of zeros after it, which HOLD fills in
+ * for a network that sees which cells are held.
  */
 struct nd_input {
-    const struct nd_tensor *x, *estimate; /* (>= rows, 3C) */
+    const struct nd_tensor *x, *estimate; /* (>= rows, 3S), 2S */
     size_t rows;
-    struct nd_tensor *out;                /* (>= rows, 6C or 7C) */
+    struct nd_tensor *out;                /* (>= rows, 5S + 1, 6S or 7S) */
 };
 
 /*
  * HOLD: after INPUT, cells whose value is known. For every cell with
  * held[t][j] = 1, 0 or -1, colour c = 1 - held[t][j]:
- *   out[t][3j + i] = out[t][3C + 3j + i] = (i == c ? 1 : -1),  i < 3,
- *   out[t][6C + j] = 1                      if out has 7C columns
+ *   out[t][i S + j] = out[t][(3 + i) S + j] = (i == c ? 1 : -1),  i < 3,
+ *   out[t][6 S + j] = 1                      if out has 7S columns
  * Cells with ND_FREE stay as INPUT left them; t < rows.
  */
 enum { ND_FREE = 2 };
@@ -194,54 +204,53 @@ enum { ND_FREE = 2 };
 struct nd_hold {
     const struct nd_tensor *held; /* (>= rows, C) int8 */
     size_t rows;
-    struct nd_tensor *out;        /* (>= rows, 6C or 7C) */
+    struct nd_tensor *out;        /* (>= rows, 6S or 7S) */
 };
 
 /*
  * ESTIMATE: the end of a step. For each element, then over each cell's three
- * colours (columns 3 j, 3 j + 1, 3 j + 2):
+ * colours (l_2 = 0):
  *   l = logits                                         if none is NULL
- *   l = none + step.guidance * (logits - none)         else
- *   l = l + step.prior * x;          logits <- l
+ *   l = none + step.guidance * (logits - none)         else;  logits <- l
  *   e = 2 softmax(l) - 1
  *   x <- step.a * x + step.b * e + step.c * estimate;  estimate <- e
  * All in place; logits then holds the finished logits.
  */
 struct nd_estimate {
-    struct nd_tensor *logits;     /* (>= rows, 3C) */
-    const struct nd_tensor *none; /* (>= rows, 3C) or NULL */
-    struct nd_tensor *x, *estimate;
+    struct nd_tensor *logits;     /* (>= rows, 2S) */
+    const struct nd_tensor *none; /* (>= rows, 2S) or NULL */
+    struct nd_tensor *x, *estimate; /* (>= rows, 3S), 2S */
     size_t rows;
 };
 
 /*
- * NOISE: x[t][e] = step.noise_scale * normal(t, e, step.noise_stream),
- * estimate[t][e] = 0; e < 3C. If estimate is NULL the noise is added to x.
+ * NOISE: x[t][e] = step.noise_scale * normal(t, e, step.noise_stream), e < 3S;
+ * estimate[t] = 0. If estimate is NULL the noise is added to x.
  *
  * normal(): Philox4x32-10, key (seed_low, seed_high), counter (E / 4, flow id
- * low, flow id high, stream), E = packet * 3C + e; u_i = ((v_i >> 8) + 0.5)
+ * low, flow id high, stream), E = packet * 3S + e; u_i = ((v_i >> 8) + 0.5)
  * * 2^-24. Words (0, 1) and (2, 3) make pairs: sqrt(-2 ln u_0) cos(2 pi u_1)
  * is element 0 of the block, sqrt(-2 ln u_0) sin(2 pi u_1) element 1.
  */
 struct nd_noise {
-    struct nd_tensor *x;        /* (>= T, 3C) */
-    struct nd_tensor *estimate; /* (>= T, 3C) or NULL */
+    struct nd_tensor *x;        /* (>= T, 3S) */
+    struct nd_tensor *estimate; /* (>= T, 2S) or NULL */
     struct nd_ragged ragged;
 };
 
 /*
  * RENOISE: every cell is drawn from p = softmax(logits) of its 3 colours,
- * x[t][3j + c] = (c == drawn ? 1 : -1)
- *                + step.noise_scale * normal(t, 3j + c, step.noise_stream).
+ * x[t][c S + j] = (c == drawn ? 1 : -1)
+ *                 + step.noise_scale * normal(t, c S + j, step.noise_stream).
  *
- * draw: u = uniform word E % 4 of Philox block E / 4, E = packet * C + j,
- * stream step.draw_stream, u as above. With w_c = exp(l_c - max l) and
- * total = w_0 + w_1 + w_2 (added in that order): colour 0 if u * total < w_0,
- * else 1 if u * total < w_0 + w_1, else 2.
+ * draw: u = uniform word E % 4 of Philox block E / 4, E = packet * S + j,
+ * stream step.draw_stream, u as above. With w_c = exp(l_c - max l), l_2 = 0,
+ * and total = w_0 + w_1 + w_2 (added in that order): colour 0 if
+ * u * total < w_0, else 1 if u * total < w_0 + w_1, else 2.
  */
 struct nd_renoise {
-    const struct nd_tensor *logits; /* (>= T, 3C) */
-    struct nd_tensor *x;            /* (>= T, 3C) */
+    const struct nd_tensor *logits; /* (>= T, 2S) */
+    struct nd_tensor *x;            /* (>= T, 3S) */
     struct nd_ragged ragged;
 };
 
@@ -251,7 +260,7 @@ struct nd_renoise {
  * from l / step.temperature.
  */
 struct nd_draw {
-    const struct nd_tensor *logits; /* (>= T, 3C) */
+    const struct nd_tensor *logits; /* (>= T, 2S) */
     struct nd_ragged ragged;
     struct nd_tensor *cells;        /* (>= T, C) int8 */
 };

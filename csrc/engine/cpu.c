@@ -177,21 +177,6 @@ find_kernels(const char *name)
     return NULL;
 }
 
-static void
-fill_table(struct nd_cpu *cpu)
-{
-    cpu->run[ND_OP_LINEAR] = cpu->kernels->linear;
-    cpu->run[ND_OP_NORM] = cpu->kernels->norm;
-    cpu->run[ND_OP_ATTENTION] = cpu->kernels->attention;
-    cpu->run[ND_OP_CONDITION] = cpu->kernels->condition;
-    cpu->run[ND_OP_ESTIMATE] = cpu->kernels->estimate;
-    cpu->run[ND_OP_INPUT] = nd_cpu_input;
-    cpu->run[ND_OP_HOLD] = nd_cpu_hold;
-    cpu->run[ND_OP_NOISE] = nd_cpu_noise;
-    cpu->run[ND_OP_RENOISE] = nd_cpu_renoise;
-    cpu->run[ND_OP_DRAW] = nd_cpu_draw;
-}
-
 enum nd_status
 nd_cpu_backend_create(size_t count, const char *instructions,
                       struct nd_backend **backend, struct nd_error *err)
@@ -216,7 +201,6 @@ nd_cpu_backend_create(size_t count, const char *instructions,
     snprintf(cpu->base.device, sizeof cpu->base.device,
              "cpu (%s, %zu threads)", kernels->name,
              nd_threads_count(cpu->threads));
-    fill_table(cpu);
     *backend = &cpu->base;
     return ND_OK;
 }

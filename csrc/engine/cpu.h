@@ -19,7 +19,6 @@
 #define ND_ENGINE_CPU_H
 
 #include "backend.h"
-#include "rng.h"
 
 /* Columns of a weight panel, rows of a block of work, most rows of a tile. */
 enum { ND_PANEL = 32, ND_ROW_BLOCK = 96, ND_TILE_MOST = 12 };
@@ -79,11 +78,8 @@ struct nd_cpu_part {
     size_t first, end, column, column_end;
 };
 
-struct nd_cpu_kernels;
-
 /* What a part is given beside its op. */
 struct nd_cpu_context {
-    const struct nd_cpu_kernels *kernels;
     const struct nd_step *step;
     const struct nd_cpu_queries *queries;
     float *scratch; /* of the thread, for ATTENTION */
@@ -92,18 +88,10 @@ struct nd_cpu_context {
 typedef void nd_cpu_run(const struct nd_op *op, struct nd_cpu_part part,
                         const struct nd_cpu_context *context);
 
-enum { ND_NORMALS = 64 };
-
-/* The normal numbers of ND_NORMALS / 4 Philox blocks from one on. */
-typedef void nd_cpu_normals(const struct nd_step *step,
-                            const struct nd_philox_counter *first,
-                            float normals[ND_NORMALS]);
-
 /* What is compiled per instruction set. */
 struct nd_cpu_kernels {
     const char *name; /* "avx512", "avx2", "baseline" */
-    nd_cpu_run *linear, *norm, *attention, *condition, *estimate;
-    nd_cpu_normals *normals;
+    nd_cpu_run *run[ND_OP_COUNT];
 };
 
 #if defined(__x86_64__)
@@ -111,16 +99,11 @@ extern const struct nd_cpu_kernels nd_cpu_avx512, nd_cpu_avx2;
 #endif
 extern const struct nd_cpu_kernels nd_cpu_baseline;
 
-/* cpu_draw.c: the ops on random numbers, the same code for every CPU. */
-nd_cpu_run nd_cpu_input, nd_cpu_hold, nd_cpu_noise, nd_cpu_renoise;
-nd_cpu_run nd_cpu_draw;
-
 struct nd_threads;
 
 struct nd_cpu {
     struct nd_backend base;
     const struct nd_cpu_kernels *kernels;
-    nd_cpu_run *run[ND_OP_COUNT];
     struct nd_threads *threads;
     float *scratch; /* scratch_size floats for each thread */
     size_t scratch_size;

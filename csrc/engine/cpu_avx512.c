@@ -18,19 +18,11 @@
 
 #define ND_LANES 16
 #define ND_TILE_ROWS 12
-#include "cpu_attention.h"
-#include "cpu_linear.h"
-#include "cpu_normal.h"
-#include "cpu_rows.h"
+#include "cpu_kernels.h"
 
 const struct nd_cpu_kernels nd_cpu_avx512 = {
     .name = "avx512",
-    .linear = run_linear,
-    .norm = run_norm,
-    .attention = run_attention,
-    .condition = run_condition,
-    .estimate = run_estimate,
-    .normals = run_normals,
+    .run = ND_CPU_RUN_TABLE,
 };
 
 #if defined(__clang__)

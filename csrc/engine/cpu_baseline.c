@@ -10,17 +10,9 @@
 
 #define ND_LANES 4
 #define ND_TILE_ROWS 4
-#include "cpu_attention.h"
-#include "cpu_linear.h"
-#include "cpu_normal.h"
-#include "cpu_rows.h"
+#include "cpu_kernels.h"
 
 const struct nd_cpu_kernels nd_cpu_baseline = {
     .name = "baseline",
-    .linear = run_linear,
-    .norm = run_norm,
-    .attention = run_attention,
-    .condition = run_condition,
-    .estimate = run_estimate,
-    .normals = run_normals,
+    .run = ND_CPU_RUN_TABLE,
 };

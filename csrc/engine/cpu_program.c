@@ -365,8 +365,8 @@ context_of(const struct work *work, size_t worker)
     float *scratch = cpu->scratch;
     if (scratch != NULL)
         scratch += worker * cpu->scratch_size;
-    return (struct nd_cpu_context){cpu->kernels, work->step,
-                                   work->program->queries, scratch};
+    return (struct nd_cpu_context){work->step, work->program->queries,
+                                   scratch};
 }
 
 static void
@@ -374,8 +374,8 @@ do_part(void *argument, size_t item, size_t worker)
 {
     const struct work *work = argument;
     struct nd_cpu_context context = context_of(work, worker);
-    work->cpu->run[work->op->kind](work->op, part_of(&work->grid, item),
-                                   &context);
+    work->cpu->kernels->run[work->op->kind](
+        work->op, part_of(&work->grid, item), &context);
 }
 
 static void
@@ -386,7 +386,7 @@ do_chunk(void *argument, size_t item, size_t worker)
     struct nd_cpu_context context = context_of(work, worker);
     for (size_t i = 0; i < program->n_ops; i++) {
         const struct nd_op *op = &program->ops[i];
-        work->cpu->run[op->kind](
+        work->cpu->kernels->run[op->kind](
             op, part_of_chunk(program, op, &program->chunks[item]), &context);
     }
 }

@@ -1,5 +1,5 @@
 /*
- * cpu_rows.h - NORM, CONDITION and ESTIMATE in vectors, row by row
+ * cpu_rows.h - NORM and CONDITION in vectors, row by row
  *
  * In:      an op and a part (rows).
  * Out:     the op's out rows.
@@ -74,88 +74,6 @@ run_condition(const struct nd_op *any, struct nd_cpu_part part,
         for (size_t j = 0; j < op->out->columns; j += LANES)
             store(out + j, silu(load(given + j) + load(noise + j)));
     }
-}
-
-/* p[0..96) = softmax over each of 32 cells' three colours of l[0..96). */
-static void
-softmax_cells(const float *restrict l, float *restrict p)
-{
-    float w[3][32] __attribute__((aligned(64)));
-    for (size_t j = 0; j < 32; j++) {
-        w[0][j] = l[3 * j];
-        w[1][j] = l[3 * j + 1];
-        w[2][j] = l[3 * j + 2];
-    }
-    for (size_t j = 0; j < 32; j += LANES) {
-        vector a = load(w[0] + j), b = load(w[1] + j), c = load(w[2] + j);
-        vector most = larger(larger(a, b), c);
-        a = exponential(a - most);
-        b = exponential(b - most);
-        c = exponential(c - most);
-        vector factor = 1.0f / (a + b + c);
-        store(w[0] + j, a * factor);
-        store(w[1] + j, b * factor);
-        store(w[2] + j, c * factor);
-    }
-    for (size_t j = 0; j < 32; j++) {
-        p[3 * j] = w[0][j];
-        p[3 * j + 1] = w[1][j];
-        p[3 * j + 2] = w[2][j];
-    }
-}
-
-/* The finished logits of 96 elements, zeros past the row's end. */
-static void
-finish_logits(const struct nd_step *step, const float *restrict logits,
-              const float *restrict none, const float *restrict x,
-              size_t count, float *restrict l)
-{
-    for (size_t j = 0; j < count; j++) {
-        float y = logits[j];
-        if (none != NULL)
-            y = none[j] + step->guidance * (y - none[j]);
-        l[j] = y + step->prior * x[j];
-    }
-    for (size_t j = count; j < 96; j++)
-        l[j] = 0.0f;
-}
-
-static void
-estimate_row(const struct nd_estimate *op, size_t row,
-             const struct nd_step *step)
-{
-    float l[96] __attribute__((aligned(64)));
-    float p[96] __attribute__((aligned(64)));
-    float *restrict logits =
-        nd_cpu_floats(op->logits) + row * op->logits->stride;
-    const float *none = op->none != NULL ? nd_cpu_floats(op->none) +
-                                               row * op->none->stride
-                                         : NULL;
-    float *restrict x = nd_cpu_floats(op->x) + row * op->x->stride;
-    float *restrict estimate =
-        nd_cpu_floats(op->estimate) + row * op->estimate->stride;
-    for (size_t j = 0; j < op->x->columns; j += 96) {
-        size_t left = op->x->columns - j, count = left < 96 ? left : 96;
-        finish_logits(step, logits + j, none != NULL ? none + j : NULL, x + j,
-                      count, l);
-        softmax_cells(l, p);
-        for (size_t i = 0; i < count; i++) {
-            float e = 2.0f * p[i] - 1.0f;
-            logits[j + i] = l[i];
-            x[j + i] = step->a * x[j + i] + step->b * e +
-                       step->c * estimate[j + i];
-            estimate[j + i] = e;
-        }
-    }
-}
-
-static void
-run_estimate(const struct nd_op *any, struct nd_cpu_part part,
-             const struct nd_cpu_context *context)
-{
-    const struct nd_estimate *op = &any->as.estimate;
-    for (size_t row = part.first; row < part.end; row++)
-        estimate_row(op, row, context->step);
 }
 
 #endif

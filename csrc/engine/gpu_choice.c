@@ -20,9 +20,10 @@ enum {
     WIDTH = 128,
     HEADS = 2,
     CELLS = 21,
-    PIXELS = 3 * CELLS,
+    PLANE = 32, /* nd_stride(CELLS) */
+    INPUTS = 5 * PLANE + 1,
     LAYERS = 6,
-    FLOATS = TOKENS * (WIDTH + 2 * PIXELS),
+    FLOATS = TOKENS * (WIDTH + 5 * PLANE),
     LARGEST = 3 * WIDTH * WIDTH
 };
 
@@ -90,13 +91,13 @@ create_tensors(struct trial *t)
         {&t->modulation, FLOWS, 3 * WIDTH, ND_FLOAT32},
         {&t->constant, 1, 3 * WIDTH, ND_FLOAT32},
         {&t->rotary, LONGEST, WIDTH / HEADS, ND_FLOAT32},
-        {&t->x, TOKENS, PIXELS, ND_FLOAT32},
-        {&t->estimate, TOKENS, PIXELS, ND_FLOAT32},
-        {&t->input, TOKENS, 2 * PIXELS, ND_FLOAT32},
+        {&t->x, TOKENS, 3 * PLANE, ND_FLOAT32},
+        {&t->estimate, TOKENS, 2 * PLANE, ND_FLOAT32},
+        {&t->input, TOKENS, INPUTS, ND_FLOAT32},
         {&t->h, TOKENS, WIDTH, ND_FLOAT32},
         {&t->y, TOKENS, WIDTH, ND_FLOAT32},
         {&t->qkv, TOKENS, 3 * WIDTH, ND_FLOAT32},
-        {&t->logits, TOKENS, PIXELS, ND_FLOAT32},
+        {&t->logits, TOKENS, 2 * PLANE, ND_FLOAT32},
     };
     const struct nd_backend_functions *f = t->backend->functions;
     enum nd_status status = ND_OK;
@@ -116,8 +117,8 @@ static enum nd_status
 create_layers(struct trial *t)
 {
     static const size_t sizes[LAYERS][2] = {
-        {3 * WIDTH, WIDTH}, {WIDTH, 2 * PIXELS}, {3 * WIDTH, WIDTH},
-        {WIDTH, WIDTH},     {WIDTH, WIDTH},      {PIXELS, WIDTH},
+        {3 * WIDTH, WIDTH}, {WIDTH, INPUTS}, {3 * WIDTH, WIDTH},
+        {WIDTH, WIDTH},     {WIDTH, WIDTH},  {2 * PLANE, WIDTH},
     };
     enum nd_status status = ND_OK;
     for (uint32_t i = 0; i < LAYERS && status == ND_OK; i++) {
@@ -194,7 +195,7 @@ run_ops(const struct trial *t, struct outcome *to)
     const struct nd_backend_functions *f = t->backend->functions;
     const struct nd_step step = {.noise_row = 1,
                                  .input_scale = 0.4f,
-                                 .prior = 0.1f,
+                                 .estimated = 1.0f,
                                  .a = 0.5f,
                                  .b = 0.4f,
                                  .c = 0.1f,
@@ -214,7 +215,7 @@ run_ops(const struct trial *t, struct outcome *to)
     floats += TOKENS * WIDTH;
     if (status == ND_OK)
         status = f->tensor_read(t->backend, t->logits, TOKENS, floats, t->err);
-    floats += TOKENS * PIXELS;
+    floats += TOKENS * 2 * PLANE;
     if (status == ND_OK)
         status = f->tensor_read(t->backend, t->x, TOKENS, floats, t->err);
     if (status == ND_OK)

@@ -237,21 +237,20 @@ static enum nd_status
 record_input(const struct recorder *r, const struct nd_input *op)
 {
     uint32_t lanes = lanes_of(r->gpu), rows = r->gpu->kernels->rows;
+    uint32_t planes = (uint32_t)(op->out->columns * 3 / op->x->columns);
     struct nd_input_params params = {
         .rows = (uint32_t)op->rows,
-        .pixels = (uint32_t)op->x->columns,
-        .stride4 = stride4(op->x),
-        .out4 = (uint32_t)parts(op->out->columns, 4),
+        .plane4 = (uint32_t)(op->x->columns / 12),
         .out_stride4 = stride4(op->out),
     };
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_input,
-        .constants = {lanes, 0, rows},
+        .constants = {lanes, 0, rows, planes},
         .inputs = {buffer_of(op->x), buffer_of(op->estimate)},
         .outputs = {buffer_of(op->out)},
         .params = &params,
         .params_bytes = sizeof params,
-        .groups = {parts(params.out4, lanes), parts(op->rows, rows), 1},
+        .groups = {parts(params.plane4, lanes), parts(op->rows, rows), 1},
     };
     return dispatch(r, &call);
 }
@@ -263,12 +262,12 @@ record_hold(const struct recorder *r, const struct nd_hold *op)
     struct nd_hold_params params = {
         .rows = (uint32_t)op->rows,
         .cells = (uint32_t)op->held->columns,
-        .held_stride4 = stride4(op->held),
+        .plane4 = stride4(op->held),
         .out_stride = (uint32_t)op->out->stride,
     };
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_hold,
-        .constants = {lanes, 0, rows, op->out->columns > 6 * params.cells},
+        .constants = {lanes, 0, rows, op->out->columns > 24 * params.plane4},
         .inputs = {buffer_of(op->held)},
         .outputs = {buffer_of(op->out)},
         .params = &params,
@@ -285,9 +284,7 @@ record_estimate(const struct recorder *r, const struct nd_estimate *op)
     uint32_t lanes = lanes_of(r->gpu), rows = r->gpu->kernels->rows;
     struct nd_estimate_params params = {
         .rows = (uint32_t)op->rows,
-        .cells = (uint32_t)(op->x->columns / 3),
-        .stride4 = stride4(op->x),
-        .none_stride4 = stride4(op->none),
+        .plane4 = (uint32_t)(op->x->columns / 12),
     };
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_estimate,
@@ -298,19 +295,18 @@ record_estimate(const struct recorder *r, const struct nd_estimate *op)
                     buffer_of(op->estimate)},
         .params = &params,
         .params_bytes = sizeof params,
-        .groups = {parts(parts(params.cells, 4), lanes),
-                   parts(op->rows, rows), 1},
+        .groups = {parts(params.plane4, lanes), parts(op->rows, rows), 1},
     };
     return dispatch(r, &call);
 }
 
 static struct nd_draw_params
-draw_params(const struct nd_tensor *pixels, const struct nd_ragged *ragged)
+draw_params(const struct nd_tensor *tensor, size_t planes,
+            const struct nd_ragged *ragged)
 {
     return (struct nd_draw_params){
         .rows = (uint32_t)ragged->n_tokens,
-        .cells = (uint32_t)(pixels->columns / 3),
-        .stride4 = stride4(pixels),
+        .plane4 = (uint32_t)(tensor->columns / (4 * planes)),
     };
 }
 
@@ -318,7 +314,7 @@ static enum nd_status
 record_noise(const struct recorder *r, const struct nd_noise *op)
 {
     uint32_t lanes = lanes_of(r->gpu);
-    struct nd_draw_params params = draw_params(op->x, &op->ragged);
+    struct nd_draw_params params = draw_params(op->x, 3, &op->ragged);
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_noise,
         .constants = {lanes, 0, op->estimate == NULL},
@@ -328,7 +324,7 @@ record_noise(const struct recorder *r, const struct nd_noise *op)
                     buffer_of(op->estimate ? op->estimate : op->x)},
         .params = &params,
         .params_bytes = sizeof params,
-        .groups = {parts(parts(op->x->columns, 4), lanes), params.rows, 1},
+        .groups = {parts(3 * params.plane4, lanes), params.rows, 1},
     };
     return dispatch(r, &call);
 }
@@ -337,7 +333,7 @@ static enum nd_status
 record_renoise(const struct recorder *r, const struct nd_renoise *op)
 {
     uint32_t lanes = lanes_of(r->gpu);
-    struct nd_draw_params params = draw_params(op->logits, &op->ragged);
+    struct nd_draw_params params = draw_params(op->logits, 2, &op->ragged);
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_renoise,
         .constants = {lanes},
@@ -346,7 +342,7 @@ record_renoise(const struct recorder *r, const struct nd_renoise *op)
         .outputs = {buffer_of(op->x)},
         .params = &params,
         .params_bytes = sizeof params,
-        .groups = {parts(parts(params.cells, 4), lanes), params.rows, 1},
+        .groups = {parts(params.plane4, lanes), params.rows, 1},
     };
     return dispatch(r, &call);
 }
@@ -355,8 +351,7 @@ static enum nd_status
 record_draw(const struct recorder *r, const struct nd_draw *op)
 {
     uint32_t lanes = lanes_of(r->gpu);
-    struct nd_draw_params params = draw_params(op->logits, &op->ragged);
-    params.cells_stride4 = stride4(op->cells);
+    struct nd_draw_params params = draw_params(op->logits, 2, &op->ragged);
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_draw,
         .constants = {lanes},
@@ -365,7 +360,7 @@ record_draw(const struct recorder *r, const struct nd_draw *op)
         .outputs = {buffer_of(op->cells)},
         .params = &params,
         .params_bytes = sizeof params,
-        .groups = {parts(parts(params.cells, 4), lanes), params.rows, 1},
+        .groups = {parts(params.plane4, lanes), params.rows, 1},
     };
     return dispatch(r, &call);
 }

@@ -200,12 +200,15 @@ nd_op_condition(struct nd_ops *list, const struct nd_condition *op,
                   err);
 }
 
-/* Columns of the network's input: x, estimate and maybe which are held. */
+/* Planes of out of INPUT and HOLD, and its columns; see backend.h. */
 static size_t
-input_columns(const struct nd_tensor *out, size_t cells, size_t pixels)
+input_columns(const struct nd_tensor *out, size_t plane, bool held)
 {
-    size_t masked = 2 * pixels + cells;
-    return out != NULL && out->columns == masked ? masked : 2 * pixels;
+    if (out != NULL && out->columns == 7 * plane)
+        return 7 * plane;
+    if (held || (out != NULL && out->columns == 6 * plane))
+        return 6 * plane;
+    return 5 * plane + 1;
 }
 
 enum nd_status
@@ -214,12 +217,12 @@ nd_op_input(struct nd_ops *list, const struct nd_input *op,
 {
     if (check_given("input", "x", op->x, err) != ND_OK)
         return ND_ARGUMENT;
-    size_t count = op->x->columns;
+    size_t plane = nd_stride(op->x->columns / 3);
     const struct need needs[] = {
-        {"x", op->x, ND_FLOAT32, op->rows, count},
-        {"estimate", op->estimate, ND_FLOAT32, op->rows, count},
+        {"x", op->x, ND_FLOAT32, op->rows, 3 * plane},
+        {"estimate", op->estimate, ND_FLOAT32, op->rows, 2 * plane},
         {"out", op->out, ND_FLOAT32, op->rows,
-         input_columns(op->out, count / 3, count)},
+         input_columns(op->out, plane, false)},
     };
     enum nd_status status = CHECK("input", needs, err);
     if (status != ND_OK)
@@ -236,23 +239,12 @@ nd_op_hold(struct nd_ops *list, const struct nd_hold *op, struct nd_error *err)
     const struct need needs[] = {
         {"held", op->held, ND_INT8, op->rows, cells},
         {"out", op->out, ND_FLOAT32, op->rows,
-         input_columns(op->out, cells, 3 * cells)},
+         input_columns(op->out, nd_stride(cells), true)},
     };
     enum nd_status status = CHECK("hold", needs, err);
     if (status != ND_OK)
         return status;
     return append(list, (struct nd_op){ND_OP_HOLD, {.hold = *op}}, err);
-}
-
-/* Rows of 3C elements. */
-static enum nd_status
-check_cells(const char *op, size_t elements, struct nd_error *err)
-{
-    if (elements % 3 != 0)
-        return nd_fail(err, ND_ARGUMENT,
-                       "%s: %zu elements are no cells of 3 colours", op,
-                       elements);
-    return ND_OK;
 }
 
 enum nd_status
@@ -261,16 +253,14 @@ nd_op_estimate(struct nd_ops *list, const struct nd_estimate *op,
 {
     if (check_given("estimate", "x", op->x, err) != ND_OK)
         return ND_ARGUMENT;
-    size_t count = op->x->columns;
+    size_t plane = nd_stride(op->x->columns / 3);
     const struct need needs[] = {
-        {"logits", op->logits, ND_FLOAT32, op->rows, count},
-        {"x", op->x, ND_FLOAT32, op->rows, count},
-        {"estimate", op->estimate, ND_FLOAT32, op->rows, count},
-        {"none", op->none, ND_FLOAT32, op->rows, count},
+        {"logits", op->logits, ND_FLOAT32, op->rows, 2 * plane},
+        {"x", op->x, ND_FLOAT32, op->rows, 3 * plane},
+        {"estimate", op->estimate, ND_FLOAT32, op->rows, 2 * plane},
+        {"none", op->none, ND_FLOAT32, op->rows, 2 * plane},
     };
     enum nd_status status = check("estimate", needs, op->none ? 4 : 3, err);
-    if (status == ND_OK)
-        status = check_cells("estimate", count, err);
     if (status != ND_OK)
         return status;
     return append(list, (struct nd_op){ND_OP_ESTIMATE, {.estimate = *op}},
@@ -283,10 +273,10 @@ nd_op_noise(struct nd_ops *list, const struct nd_noise *op,
 {
     if (check_given("noise", "x", op->x, err) != ND_OK)
         return ND_ARGUMENT;
-    size_t count = op->x->columns, tokens = op->ragged.n_tokens;
+    size_t plane = nd_stride(op->x->columns / 3), tokens = op->ragged.n_tokens;
     const struct need needs[] = {
-        {"x", op->x, ND_FLOAT32, tokens, count},
-        {"estimate", op->estimate, ND_FLOAT32, tokens, count},
+        {"x", op->x, ND_FLOAT32, tokens, 3 * plane},
+        {"estimate", op->estimate, ND_FLOAT32, tokens, 2 * plane},
     };
     enum nd_status status = check("noise", needs, op->estimate ? 2 : 1, err);
     if (status == ND_OK)
@@ -302,14 +292,12 @@ nd_op_renoise(struct nd_ops *list, const struct nd_renoise *op,
 {
     if (check_given("renoise", "x", op->x, err) != ND_OK)
         return ND_ARGUMENT;
-    size_t count = op->x->columns, tokens = op->ragged.n_tokens;
+    size_t plane = nd_stride(op->x->columns / 3), tokens = op->ragged.n_tokens;
     const struct need needs[] = {
-        {"logits", op->logits, ND_FLOAT32, tokens, count},
-        {"x", op->x, ND_FLOAT32, tokens, count},
+        {"logits", op->logits, ND_FLOAT32, tokens, 2 * plane},
+        {"x", op->x, ND_FLOAT32, tokens, 3 * plane},
     };
     enum nd_status status = CHECK("renoise", needs, err);
-    if (status == ND_OK)
-        status = check_cells("renoise", count, err);
     if (status == ND_OK)
         status = check_ragged("renoise", &op->ragged, err);
     if (status != ND_OK)
@@ -324,7 +312,7 @@ nd_op_draw(struct nd_ops *list, const struct nd_draw *op, struct nd_error *err)
         return ND_ARGUMENT;
     size_t columns = op->cells->columns, tokens = op->ragged.n_tokens;
     const struct need needs[] = {
-        {"logits", op->logits, ND_FLOAT32, tokens, 3 * columns},
+        {"logits", op->logits, ND_FLOAT32, tokens, 2 * nd_stride(columns)},
         {"cells", op->cells, ND_INT8, tokens, columns},
     };
     enum nd_status status = CHECK("draw", needs, err);

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* More than any model has; products of two stay far below SIZE_MAX. */
 enum { DIMENSION_MOST = 1 << 20, TENSOR_NAME = 64 };
@@ -14,6 +15,7 @@ struct loader {
     const struct nd_safetensors *file;
     struct nd_error *err;
     float *matrix, *bias; /* room for the largest weight */
+    float *folded;        /* and for one with planes of colours */
 };
 
 static enum nd_status
@@ -32,6 +34,48 @@ check_dimensions(const struct nd_dimensions *size, struct nd_error *err)
                        "it multiples of 8",
                        size->width, size->heads);
     return ND_OK;
+}
+
+/*
+ * Row n of in.weight, cell by cell, to planes. What weighs a cell's third
+ * estimate weighs -1 - e_0 - e_1: taken from the first two, and from the last
+ * column, which is 1 where there is an estimate. For held cells all three
+ * stay, and the mask follows.
+ */
+static void
+fold_input(const struct nd_dimensions *size, bool held, const float *from,
+           float *to)
+{
+    size_t plane = nd_stride(size->columns);
+    const float *e = from + 3 * size->columns, *mask = e + 3 * size->columns;
+    memset(to, 0, nd_input_columns(size, held) * sizeof *to);
+    for (size_t j = 0; j < size->columns; j++) {
+        for (size_t c = 0; c < 3; c++)
+            to[c * plane + j] = from[3 * j + c];
+        float third = e[3 * j + 2], folded = held ? 0.0f : third;
+        to[3 * plane + j] = e[3 * j] - folded;
+        to[4 * plane + j] = e[3 * j + 1] - folded;
+        if (!held)
+            to[5 * plane] -= third;
+        else
+            to[5 * plane + j] = third;
+        if (held && size->reveal)
+            to[6 * plane + j] = mask[j];
+    }
+}
+
+/* Colours c < 2 of final.out, as planes, less the third; rows of in floats. */
+static void
+fold_output(const struct nd_dimensions *size, size_t in, const float *from,
+            float *to)
+{
+    size_t plane = nd_stride(size->columns);
+    memset(to, 0, 2 * plane * in * sizeof *to);
+    for (size_t j = 0; j < size->columns; j++)
+        for (size_t c = 0; c < 2; c++)
+            for (size_t k = 0; k < in; k++)
+                to[(c * plane + j) * in + k] =
+                    from[(3 * j + c) * in + k] - from[(3 * j + 2) * in + k];
 }
 
 /* <layer>.weight (out, in) and, if it has one, <layer>.bias (out). */
@@ -81,6 +125,43 @@ load_modulation(struct loader *loader, struct nd_rowformer *network)
 }
 
 static enum nd_status
+load_input(struct loader *loader, struct nd_rowformer *network)
+{
+    const struct nd_dimensions *size = &network->dimensions;
+    struct nd_backend *backend = loader->backend;
+    size_t inside = (size->reveal ? 7 : 6) * size->columns;
+    enum nd_status status =
+        load_layer(loader, "in", size->width, inside, true, 0);
+    for (int held = 0; held < 2 && status == ND_OK; held++) {
+        size_t columns = nd_input_columns(size, held);
+        for (size_t n = 0; n < size->width; n++)
+            fold_input(size, held, loader->matrix + n * inside,
+                       loader->folded + n * columns);
+        status = backend->functions->weight_create(
+            backend, loader->folded, loader->bias, size->width, columns,
+            held ? &network->in_held : &network->in, loader->err);
+    }
+    return status;
+}
+
+static enum nd_status
+load_output(struct loader *loader, struct nd_rowformer *network)
+{
+    const struct nd_dimensions *size = &network->dimensions;
+    size_t d = size->width, rows = 2 * nd_stride(size->columns);
+    enum nd_status status =
+        load_layer(loader, "final.out", 3 * size->columns, d, true, 0);
+    if (status != ND_OK)
+        return status;
+    float *bias = loader->folded + rows * d;
+    fold_output(size, d, loader->matrix, loader->folded);
+    fold_output(size, 1, loader->bias, bias);
+    return loader->backend->functions->weight_create(
+        loader->backend, loader->folded, bias, rows, d, &network->out,
+        loader->err);
+}
+
+static enum nd_status
 load_block(struct loader *loader, const struct nd_dimensions *size,
            size_t index, struct nd_rowformer_block *block)
 {
@@ -127,12 +208,10 @@ load_network(struct loader *loader, struct nd_rowformer *network)
         bool bias;
         struct nd_weight **weight;
     } layers[] = {
-        {"in", d, nd_input_columns(size), true, &network->in},
         {"pos", d, PLACE_FEATURES, true, &network->position},
         {"noise.0", d, FEATURES, true, &network->noise_in},
         {"noise.2", d, d, true, &network->noise_out},
         {"length", d, FEATURES, false, &network->length},
-        {"final.out", 3 * size->columns, d, true, &network->out},
     };
     enum nd_status status = ND_OK;
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
@@ -141,7 +220,11 @@ load_network(struct loader *loader, struct nd_rowformer *network)
         if (status != ND_OK)
             return status;
     }
-    status = load_modulation(loader, network);
+    status = load_input(loader, network);
+    if (status == ND_OK)
+        status = load_output(loader, network);
+    if (status == ND_OK)
+        status = load_modulation(loader, network);
     for (size_t i = 0; i < size->blocks && status == ND_OK; i++)
         status = load_block(loader, size, i, &network->blocks[i]);
     if (status != ND_OK)
@@ -167,7 +250,8 @@ nd_rowformer_create(struct nd_backend *backend,
     if (status != ND_OK)
         return status;
     size_t d = dimensions->width, m = dimensions->mlp;
-    size_t inner = largest(8 * d, largest(m, nd_input_columns(dimensions)));
+    size_t wide = 7 * nd_stride(dimensions->columns);
+    size_t inner = largest(8 * d, largest(m, wide));
     struct loader loader = {.backend = backend, .file = file, .err = err};
     struct nd_rowformer *made = calloc(1, sizeof *made);
     if (made != NULL) {
@@ -178,14 +262,16 @@ nd_rowformer_create(struct nd_backend *backend,
             malloc((dimensions->classes + 1) * d * sizeof *made->class_rows);
         loader.matrix = malloc(inner * d * sizeof *loader.matrix);
         loader.bias = malloc(inner * sizeof *loader.bias);
+        loader.folded = malloc(wide * (d + 1) * sizeof *loader.folded);
     }
     if (made == NULL || made->blocks == NULL || made->class_rows == NULL ||
-        loader.matrix == NULL || loader.bias == NULL)
+        loader.matrix == NULL || loader.bias == NULL || loader.folded == NULL)
         status = nd_fail(err, ND_NO_MEMORY, "no memory for the network");
     else
         status = load_network(&loader, made);
     free(loader.matrix);
     free(loader.bias);
+    free(loader.folded);
     if (status == ND_OK)
         *network = made;
     else
@@ -203,7 +289,7 @@ nd_rowformer_destroy(struct nd_rowformer *network)
     struct nd_weight *weights[] = {
         network->in,     network->position,   network->noise_in,
         network->length, network->modulation, network->noise_out,
-        network->out};
+        network->out,    network->in_held};
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
         f->weight_destroy(backend, weights[i]);
     for (size_t i = 0; network->blocks && i < network->dimensions.blocks;
@@ -246,7 +332,8 @@ nd_rowformer_input(const struct nd_batch *batch, const struct nd_tensor *given,
                                    .out = batch->modulation};
     struct nd_input input = {batch->x, batch->estimate, tokens, batch->input};
     struct nd_linear in = {.in = batch->input,
-                           .weight = network->in,
+                           .weight = batch->held != NULL ? network->in_held
+                                                         : network->in,
                            .epilogue = ND_EPILOGUE_ADD,
                            .residual = batch->position,
                            .rows = tokens,

@@ -21,6 +21,11 @@
  *              held is there if the network has reveal
  *   each block: h += gate1 attention(norm h);  h += gate2 mlp(norm h)
  *   logits (T, 3C) = out norm h
+ *
+ * Files hold three colours a cell, side by side. Here rows are planes of
+ * colours (backend.h), and what a third colour adds to h, or takes from the
+ * logits, is folded into the others' weights when they are loaded; S is
+ * nd_stride(C).
  */
 #ifndef ND_ENGINE_ROWFORMER_H
 #define ND_ENGINE_ROWFORMER_H
@@ -36,11 +41,12 @@ struct nd_dimensions {
     bool reveal;    /* the input has a mask of the cells that are held */
 };
 
-/* Columns of the network's input. */
+/* Columns of the network's input, INPUT's out: where cells are held, or not. */
 static inline size_t
-nd_input_columns(const struct nd_dimensions *size)
+nd_input_columns(const struct nd_dimensions *size, bool held)
 {
-    return (size->reveal ? 7 : 6) * size->columns;
+    size_t plane = nd_stride(size->columns);
+    return !held ? 5 * plane + 1 : size->reveal ? 7 * plane : 6 * plane;
 }
 
 struct nd_rowformer_block {
@@ -51,9 +57,10 @@ struct nd_rowformer_block {
 struct nd_rowformer {
     struct nd_backend *backend;
     struct nd_dimensions dimensions;
-    struct nd_weight *in, *position, *noise_in, *noise_out, *length;
+    struct nd_weight *in, *in_held; /* of nd_input_columns */
+    struct nd_weight *position, *noise_in, *noise_out, *length;
     struct nd_weight *modulation; /* (8D, D): mod and final.mod */
-    struct nd_weight *out;
+    struct nd_weight *out; /* (2S, D) */
     struct nd_rowformer_block *blocks;
     float *class_rows; /* (classes + 1, D), on the host */
 };
@@ -86,9 +93,9 @@ struct nd_batch {
     struct nd_tensor *condition, *modulation;         /* (F, D), (F, 8D) */
     struct nd_tensor *rotary;                         /* (longest, d) */
     struct nd_tensor *held;                           /* (T, C) int8 */
-    struct nd_tensor *x, *estimate, *input;           /* (T, 3C), 3C, 6-7C */
+    struct nd_tensor *x, *estimate, *input;           /* (T, 3S), 2S, 5-7S */
     struct nd_tensor *h, *y, *qkv, *up;               /* (T, D), D, 3D, M */
-    struct nd_tensor *logits, *none_logits;           /* (T, 3C) */
+    struct nd_tensor *logits, *none_logits;           /* (T, 2S) */
     struct nd_tensor *cells;                          /* (T, C) int8 */
     uint32_t *offsets, *rows; /* host: (F + 1), staging (T or F, 4) */
     float *table, *staging;   /* host: sin, cos of positions (longest, 32) */
@@ -115,7 +122,10 @@ enum nd_status nd_batch_fill(struct nd_batch *batch, size_t n,
 enum nd_status nd_batch_hold(struct nd_batch *batch, const int8_t *held,
                              struct nd_error *err);
 
-/* The scalars of a network evaluation at a noise level; the rest is zero. */
+/*
+ * The scalars of a network evaluation at a noise level, with an estimate; the
+ * rest is zero.
+ */
 struct nd_step nd_rowformer_step(float sigma, size_t level);
 
 /*
@@ -139,7 +149,9 @@ enum nd_status nd_rowformer_forward(const struct nd_batch *batch, bool none,
 /*
  * One evaluation of the batch's flows at one noise level, with what it goes
  * through: input (T, D) is h before the first block, blocks h after each,
- * block_stride floats apart, logits (T, 3C). rowformer_trace.c
+ * block_stride floats apart, logits (T, 3C) less that of each cell's third
+ * colour. x and estimate are (T, 3C), colours side by side; estimate is all
+ * zeros, or each cell's add up to -1. rowformer_trace.c
  */
 struct nd_trace {
     float *input, *blocks, *logits;

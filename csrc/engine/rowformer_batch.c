@@ -57,7 +57,8 @@ create_tensors(struct nd_batch *batch, struct nd_error *err)
     const struct nd_dimensions *size = &batch->network->dimensions;
     struct nd_backend *backend = batch->network->backend;
     size_t t = batch->most.tokens, f = batch->most.flows;
-    size_t s = batch->most.levels, d = size->width, c = 3 * size->columns;
+    size_t s = batch->most.levels, d = size->width;
+    size_t plane = nd_stride(size->columns);
     size_t none = batch->most.guided ? 1 : 0, held = batch->most.held ? 1 : 0;
     const struct {
         struct nd_tensor **tensor;
@@ -78,16 +79,17 @@ create_tensors(struct nd_batch *batch, struct nd_error *err)
         {&batch->condition, ND_FLOAT32, f, d},
         {&batch->modulation, ND_FLOAT32, f, 8 * d},
         {&batch->rotary, ND_FLOAT32, batch->most.longest, d / size->heads},
-        {&batch->x, ND_FLOAT32, t, c},
-        {&batch->estimate, ND_FLOAT32, t, c},
-        {&batch->input, ND_FLOAT32, t, nd_input_columns(size)},
+        {&batch->x, ND_FLOAT32, t, 3 * plane},
+        {&batch->estimate, ND_FLOAT32, t, 2 * plane},
+        {&batch->input, ND_FLOAT32, t,
+         nd_input_columns(size, batch->most.held)},
         {&batch->held, ND_INT8, t * held, size->columns},
         {&batch->h, ND_FLOAT32, t, d},
         {&batch->y, ND_FLOAT32, t, d},
         {&batch->qkv, ND_FLOAT32, t, 3 * d},
         {&batch->up, ND_FLOAT32, t, size->mlp},
-        {&batch->logits, ND_FLOAT32, t, c},
-        {&batch->none_logits, ND_FLOAT32, t * none, c},
+        {&batch->logits, ND_FLOAT32, t, 2 * plane},
+        {&batch->none_logits, ND_FLOAT32, t * none, 2 * plane},
         {&batch->cells, ND_INT8, t, size->columns},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -380,6 +382,7 @@ nd_rowformer_step(float sigma, size_t level)
     return (struct nd_step){
         .noise_row = (uint32_t)level,
         .input_scale = (float)(1.0 / sqrt(1.0 + square)),
+        .estimated = 1.0f,
         .guidance = 1.0f,
         .a = 1.0f,
     };

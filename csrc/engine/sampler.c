@@ -252,6 +252,7 @@ static struct nd_step
 solver_step(enum nd_solver solver, const float *sigmas, size_t n, size_t i)
 {
     struct nd_step step = nd_rowformer_step(sigmas[i], i);
+    step.estimated = i > 0 ? 1.0f : 0.0f;
     if (i + 1 == n)
         return step;
     double ratio = (double)sigmas[i + 1] / (double)sigmas[i], half = 0.0;
