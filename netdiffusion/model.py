@@ -22,6 +22,7 @@ from netdiffusion.adapters import FILES, read_adapters
 from netdiffusion.control import HOLDS, Control, Value
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
+from netdiffusion.ports import check_ports
 from netdiffusion.repair import RepairOptions
 from netdiffusion.sampling import Drawer, Progress, Settings
 
@@ -569,6 +570,7 @@ class FlowDiffusion:
                 f"{directory / 'classes.json'}: {len(classes)} classes, but "
                 f"config.json says {self.config_['network']['classes']}."
             )
+        _check_classes(directory, classes)
         adapters = read_adapters(directory, [c["name"] for c in classes])
         classes += [adapter.classes[0] for adapter in adapters]
         self.classes_ = {c["name"]: int(c["flows"]) for c in classes}
@@ -912,3 +914,17 @@ def _check_config(directory: Path, config: Any) -> None:
     )
     if lacking:
         raise FormatError(f"{path}: {', '.join(sorted(lacking))} missing.")
+
+
+def _check_classes(directory: Path, classes: list[Any]) -> None:
+    """Raise FormatError unless flows can be drawn by the entries of a classes.json."""
+    for number, entry in enumerate(classes):
+        try:
+            numbers = [*map(int, entry["lengths"]), *entry["lengths"].values()]
+            if min(numbers, default=0) < 1 or entry["flows"] < 0:
+                raise ValueError("no lengths, or not of 1 on")
+            check_ports(entry)
+        except (KeyError, TypeError, ValueError, AttributeError) as why:
+            raise FormatError(
+                f"{directory / 'classes.json'}: entry {number} is no class: {why!r}."
+            ) from None

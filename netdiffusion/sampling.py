@@ -22,7 +22,10 @@ from netdiffusion.decode import agree
 from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
+from netdiffusion.ports import draw_clients
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
+
+FOR_PORT = 0x706F7274  # tells chances of ports from those of lengths
 
 Progress = Callable[[int, int], None]
 Lengths = int | Mapping[str, int] | None
@@ -198,12 +201,9 @@ class Drawer:
                 raise Error(_unknown(name, known))
         return Part(dict(counts), starts, {name: known[name] for name in counts})
 
-    @property
-    def server_ports(self) -> dict[str, dict[str, list[int]]]:
-        """Ports of the classes that use few, by transport."""
-        return {
-            c["name"]: c["server_ports"] for c in self.classes if "server_ports" in c
-        }
+    def _ports(self, whose: str) -> dict[str, Any]:
+        """Return the ports of the classes that have a list of these."""
+        return {c["name"]: c[whose] for c in self.classes if whose in c}
 
     @cached_property
     def _histograms(
@@ -373,6 +373,24 @@ class Drawer:
     ) -> tuple[FlowSet, RepairReport]:
         """Draw some flows and repair them."""
         drawn = self.rows(part, settings, progress=progress)
+        return self.repair(part, drawn, settings, options)
+
+    def repair(
+        self,
+        part: Part,
+        drawn: Drawn,
+        settings: Settings,
+        options: RepairOptions | None = None,
+    ) -> tuple[FlowSet, RepairReport]:
+        """Repair drawn rows, with ports as hosts of their classes use them."""
+        chance = _uniform(part.ids(), settings.seed ^ FOR_PORT)
+        clients = draw_clients(
+            self._ports("client_ports"),
+            part.labels(),
+            drawn.rows,
+            drawn.offsets,
+            chance,
+        )
         flows, report = repair_canonical(
             drawn.rows,
             drawn.offsets,
@@ -380,7 +398,8 @@ class Drawer:
             seed=settings.seed,
             flow_ids=part.ids(),
             options=options,
-            server_ports=None if _names_port(settings) else self.server_ports,
+            server_ports=None if _names_port(settings) else self._ports("server_ports"),
+            client_ports=clients,
             meta=self._meta(settings),
         )
         flows.meta["repair"] = report.to_dict()

@@ -161,6 +161,11 @@ def test_bad_model_directories_are_told(saved: Path, tmp_path: Path) -> None:
     (broken / "classes.json").write_text("[")
     with pytest.raises(nd.FormatError, match=r"not a model's classes\.json"):
         load(broken)
+    entries = json.loads((saved / "classes.json").read_text())
+    entries[1]["client_ports"] = {"tcp": [[70000, 70001, 1]]}
+    (broken / "classes.json").write_text(json.dumps(entries))
+    with pytest.raises(nd.FormatError, match=r"classes\.json: entry 1 .* client_ports"):
+        load(broken)
 
 
 @pytest.mark.parametrize("content", ["pointer", "cut"])

@@ -102,6 +102,21 @@ def test_classes_tell_the_ports_of_their_servers(flows: FlowSet) -> None:
     assert told["lab_dns"]["udp"] == [53]
 
 
+def test_classes_tell_the_ranges_of_their_clients(flows: FlowSet) -> None:
+    """Ports that flows share, and ranges of 1,024; none where there is no port."""
+    ports = flows.ports.copy()
+    redis = np.flatnonzero(flows.labels == "lab_redis")
+    ports[redis, 0] = 40000
+    ports[redis[:3], 0] = 5, 61000, 61400
+    ports[flows.labels == "lab_ntp", 0] = 0
+    classes = TrainingSet(replace(flows, ports=ports), TINY).classes()
+    told = {c["name"]: c.get("client_ports") for c in classes}
+    shared = len(redis) - 3
+    wanted = [[1, 1023, 1], [40000, 40000, shared], [60416, 61439, 2]]
+    assert told["lab_redis"] == {"tcp": wanted}
+    assert told["lab_ntp"] is None
+
+
 def test_batches_repeat_and_hold_like_lengths(flows: FlowSet) -> None:
     """The same seed draws the same flows; padding is small."""
     data = TrainingSet(flows, TINY)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import netdiffusion as nd
 from netdiffusion.evaluate import CanonicalFlows
 from netdiffusion.repair import repair_canonical
+from netdiffusion.sampling import Settings
 
 from .cache import code_digest, core_digest, files_digest
 from .data import Data
@@ -107,18 +108,21 @@ def model_source(path: Path | None, device: str, threads: int) -> Source:
     folder = path or Path(nd.__file__).parent / "models" / "base"
 
     def make(data: Data, counts: Mapping[str, int], seed: int) -> Draw:
+        drawer = model._drawer
+        part = drawer.part(counts, 0)
+        wanted = Settings(seed=seed, device=device, threads=threads)
         start = time.perf_counter()
-        rows = CanonicalFlows(
-            *model.sample_canonical(counts, seed=seed, device=device, threads=threads)
-        )
+        drawn = drawer.rows(part, wanted)
         seconds = time.perf_counter() - start
-        return repaired(rows, seed, seconds, server_ports=model._drawer.server_ports)
+        flows, report = drawer.repair(part, drawn, wanted)
+        rows = CanonicalFlows(drawn.rows, drawn.offsets, part.labels())
+        return Draw(flows, rows, seconds, report.repaired_share)
 
     settings = {
         "model": files_digest(
             p for p in folder.rglob("*") if p.suffix != ".md" and p.is_file()
         ),
-        "code": code_digest("sampling.py", "repair.py"),
+        "code": code_digest("sampling.py", "ports.py", "repair.py"),
         "core": core_digest(),
     }
     return Source("netdiffusion", make, settings=settings, model=model)

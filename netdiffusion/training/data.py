@@ -14,12 +14,12 @@ import numpy.typing as npt
 from netdiffusion._core import Error
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
+from netdiffusion.ports import client_ranges, server_list
 from netdiffusion.training.config import TrainingConfig
 
 __all__ = ["Batch", "Columns", "TrainingSet"]
 
 LENGTH_GROWTH = 1.15
-KNOWN_PORTS = 0.95  # share of a class's flows that makes its list of ports whole
 TRANSPORTS = {6: "tcp", 17: "udp"}
 LAYOUT = "netdiffusion-canonical"
 # Of the flows of a step that reveals: whole fields, which headers there are, the
@@ -134,7 +134,7 @@ class TrainingSet:
         self.cells = colours[rows[:, self.columns.first_cell]]
         self.names, self.labels = np.unique(flows.labels, return_inverse=True)
         self.labels = self.labels.astype(np.int64)
-        self._ports, self._protocol = flows.ports[:, 1], flows.protocol
+        self._ports, self._protocol = flows.ports, flows.protocol
         self._fields, self._options = self.columns.fields()
         self._prepare_draws()
 
@@ -171,32 +171,28 @@ class TrainingSet:
         return np.asarray(weight / weight.mean(), np.float32)
 
     def classes(self) -> list[dict[str, Any]]:
-        """Return name, flows, length histogram and server ports of every class."""
+        """Return name, flows, length histogram and ports of every class."""
         out = []
         for number, name in enumerate(self.names.tolist()):
             mine = self.lengths[self.labels == number]
             lengths, counts = np.unique(mine, return_counts=True)
             histogram = dict(zip(map(str, lengths), counts.tolist(), strict=True))
             entry = {"name": name, "flows": len(mine), "lengths": histogram}
-            ports = self._server_ports(self.labels == number)
-            out.append({**entry, "server_ports": ports} if ports else entry)
+            out.append({**entry, **self._ports_of(self.labels == number)})
         return out
 
-    def _server_ports(self, mine: npt.NDArray[np.bool_]) -> dict[str, list[int]]:
-        """Return the ports of a class by transport, the commonest first.
-
-        A port that one flow alone uses says more of that flow than of its class
-        and is left out; where many flows use such ports, so is the transport.
-        """
-        out = {}
+    def _ports_of(self, mine: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        """Return the ports of some flows' servers and clients, by transport."""
+        servers: dict[str, list[int]] = {}
+        clients: dict[str, list[list[int]]] = {}
         for protocol, transport in TRANSPORTS.items():
-            used = self._ports[mine & (self._protocol == protocol)]
-            ports, counts = np.unique(used, return_counts=True)
-            shared = counts > 1
-            if counts[shared].sum() >= max(KNOWN_PORTS * counts.sum(), 1):
-                order = np.argsort(-counts[shared], kind="stable")
-                out[transport] = ports[shared][order].tolist()
-        return out
+            client, server = self._ports[mine & (self._protocol == protocol)].T
+            if ports := server_list(server):
+                servers[transport] = ports
+            if ranges := client_ranges(client):
+                clients[transport] = ranges
+        told = {"server_ports": servers, "client_ports": clients}
+        return {whose: ports for whose, ports in told.items() if ports}
 
     def fingerprint(self) -> int:
         """Return a checksum of cells, lengths and labels."""
