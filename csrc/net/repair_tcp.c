@@ -439,6 +439,8 @@ sack_blocks(const struct side *peer, uint32_t ack, struct block *blocks,
         return found;
     if (open <= 2 * (int32_t)n)
         n = (size_t)open / 2;
+    if (found >= n)
+        return n; /* as few as the edges tell after all */
     uint32_t width = (uint32_t)open / (uint32_t)(2 * n);
     for (size_t i = 0; i < n; i++)
         blocks[i].from = ack + width * (uint32_t)(2 * (n - i) - 1);
