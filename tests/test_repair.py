@@ -235,12 +235,49 @@ def test_transport_that_costs_least_wins() -> None:
 
 
 def test_the_client_sends_first() -> None:
-    """A first packet of the server is the client's, but for SYN-ACK and 443."""
+    """A first packet of the server is the client's, but for 443."""
     assert repaired([packet("udp", server=True, port=9999)])[0].direction[0] == 0
     assert repaired([packet("udp", server=True, port=443)])[0].direction[0] == 1
-    open_half = packet(server=True, flags=SYN | ACK, port=9999)
-    assert repaired([open_half])[0].direction[0] == 1
     assert repaired([packet("icmp", server=True)])[0].direction[0] == 0
+
+
+@pytest.mark.parametrize("port", [443, 9999])
+def test_a_syn_ack_that_comes_first_is_the_clients_syn(port: int) -> None:
+    """Its options stay; the server's next packet answers it."""
+    mss = bytes.fromhex("020405b4")
+    rows = [packet(server=True, flags=SYN | ACK, port=port, options=mss)]
+    rows += [packet(server=True, port=port)]
+    flows, report = repaired(rows)
+    assert flows.direction.tolist() == [0, 1]
+    assert values(flows, "tcp_syn") == [1, 1] and values(flows, "tcp_ackf") == [0, 1]
+    assert report.by_rule() == {"tcp-handshake": 2, "direction": 1}
+
+
+@pytest.mark.parametrize("flags", [FIN | ACK, RST, RST | ACK, SYN | FIN | RST])
+def test_no_flow_begins_with_its_end(flags: int) -> None:
+    """Trackers take up a connection on a SYN or an acknowledgement only."""
+    flows, _ = repaired([packet(flags=flags), packet(flags=flags)])
+    first = [values(flows, f"tcp_{n}")[0] for n in ("fin", "rst", "syn", "ackf")]
+    assert first == [0, 0, flags & SYN > 0, not flags & SYN]
+    last = [values(flows, f"tcp_{n}")[1] for n in ("fin", "rst")]
+    assert last == [flags & (FIN | RST) == FIN, flags & RST > 0]
+
+
+def test_a_reset_before_the_peer_was_heard_ends_all() -> None:
+    """Of two RSTs the last stays; before an acknowledgement one may stand."""
+    rows = [packet(), packet(flags=RST), packet(flags=RST, server=True), packet()]
+    flows, report = repaired(rows)
+    assert values(flows, "tcp_rst") == [0, 0, 1, 0]
+    assert report.by_rule() == {"tcp-reset": 1, "tcp-flags": 1}
+    assert values(repaired(rows[:2] + rows[3:])[0], "tcp_rst") == [0, 1, 0]
+
+
+def test_a_client_without_an_answer_resets_without_ack() -> None:
+    """There is nothing that it could acknowledge."""
+    rows = [packet(flags=SYN), packet(flags=RST | ACK)]
+    assert values(repaired(rows)[0], "tcp_ackf") == [0, 0]
+    answered = [rows[0], packet(flags=SYN | ACK, server=True), rows[1]]
+    assert values(repaired(answered)[0], "tcp_ackf") == [0, 1, 1]
 
 
 @pytest.mark.parametrize(("server", "client"), [(67, 68), (5353, 5353), (547, 546)])
@@ -644,6 +681,14 @@ def test_timestamps_follow_time_and_echo_the_peer() -> None:
     assert 5 < sum(start < 2**27 for start in starts) < 30  # since the host started
 
 
+def test_fewer_sack_blocks_than_drawn_are_those_of_fewer() -> None:
+    """Repaired twice a segment of one byte and a hole took another block."""
+    cells, offsets = noise(104070)
+    once, _ = nd.repair_canonical(cells, offsets, "x", seed=104070)
+    twice, _ = nd.repair_canonical(once.canonical(), offsets, "x", seed=104070)
+    assert np.array_equal(once.rows, twice.rows)
+
+
 def test_sack_blocks_lie_in_what_is_open() -> None:
     """Two blocks beyond the acknowledgement, inside what was sent."""
     offer = bytes.fromhex("04020000")
@@ -826,6 +871,20 @@ def test_captured_endpoints_and_starts_are_kept_or_not() -> None:
 
 
 # ---- ICMP
+
+
+@pytest.mark.parametrize(("version", "reply", "asks"), [(4, 0, 8), (6, 129, 128)])
+def test_a_reply_that_nothing_asked_for_is_a_request(
+    version: int, reply: int, asks: int
+) -> None:
+    """Then the peer's reply is one."""
+    rows = [
+        packet("icmp", version=version, icmp_type=reply, size=56, server=s)
+        for s in (False, True)
+    ]
+    flows, report = repaired(rows)
+    assert values(flows, "icmp_type") == [asks, reply]
+    assert report.by_rule() == {"icmp-echo": 1}
 
 
 def test_echo_replies_answer_requests() -> None:

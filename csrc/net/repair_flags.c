@@ -55,6 +55,45 @@ keep_resets(struct nd_draft *flow)
     return cleared;
 }
 
+/* A tracker begins a connection on a SYN or an acknowledgement alone. */
+static bool
+begins(const struct nd_step *step)
+{
+    const unsigned syn_ack = ND_TCP_SYN | ND_TCP_ACK;
+    return !(step->flags & (ND_TCP_RST | ND_TCP_FIN)) &&
+           (step->flags & syn_ack) != syn_ack;
+}
+
+/*
+ * A RST before the peer was heard ends a connection at once, RFC 9293 section
+ * 3.10.7.3, so what comes next has to begin one: else the RST goes. True when
+ * one went.
+ */
+static bool
+keep_early_resets(struct nd_draft *flow)
+{
+    struct nd_step *early = NULL; /* a RST that nothing has followed */
+    bool heard = false, cleared = false;
+    uint8_t opener = flow->steps[0].direction;
+    for (size_t i = 1; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (early != NULL && begins(step)) {
+            opener = step->direction;
+        } else if (early != NULL) {
+            set_flags(flow, early, ND_RULE_TCP_RESET,
+                      early->flags & ~(unsigned)ND_TCP_RST);
+            heard = early->direction != opener;
+            cleared = true;
+        }
+        early = NULL;
+        if (step->flags & ND_TCP_RST && !heard)
+            early = step;
+        else
+            heard = heard || step->direction != opener;
+    }
+    return cleared;
+}
+
 /* The first RST of an end that has not closed closes; others acknowledge. */
 static void
 quiet_resets(struct nd_draft *flow)
@@ -102,6 +141,13 @@ must_open(const struct opening *o, uint8_t direction)
 {
     return direction == 1 && o->syn[0] && !o->syn[1] && !o->other[0] &&
            !o->other[1];
+}
+
+/* The client has sent its SYN, and the server nothing at all. */
+static bool
+waits(const struct opening *o)
+{
+    return o->syn[0] && !o->syn[1] && !o->other[1] && !o->reset;
 }
 
 /* RFC 7413 section 2 */
@@ -244,6 +290,9 @@ settle_opening(struct nd_draft *flow)
             if (must_open(&o, d)) /* RFC 9293 section 3.5.2 */
                 set_flags(flow, step, ND_RULE_TCP_FLAGS,
                           step->flags | ND_TCP_ACK);
+            if (d == 0 && waits(&o)) /* nothing to acknowledge */
+                set_flags(flow, step, ND_RULE_TCP_FLAGS,
+                          step->flags & ~(unsigned)ND_TCP_ACK);
             o.reset |= d == 1;
             continue;
         }
@@ -445,8 +494,8 @@ nd_repair_flags(struct nd_draft *flow)
         quiet_resets(flow);
     do {
         settle_waiting(flow);
-        settle_opening(flow);
-    } while (keep_resets(flow)); /* a SYN was made behind a RST */
+        settle_opening(flow); /* may make a SYN behind a RST */
+    } while (keep_resets(flow) || keep_early_resets(flow));
     repeat_syns(flow);
     settle_negotiation(flow);
     settle_fins(flow);

@@ -39,10 +39,11 @@ fit_body(struct nd_draft *flow, struct nd_step *step,
     nd_repair_set_payload(flow, step, ND_RULE_ICMP_BODY, body);
 }
 
-/* Requests of one end: how many, how many answered, and when sent. */
+/* Requests of one end: how many, how many answered, when sent, which. */
 struct asked {
     uint16_t sent, answered;
     int64_t times[ND_ECHO_RING];
+    uint32_t types; /* a bit each, type % 32: no two share one */
 };
 
 /*
@@ -64,6 +65,27 @@ answer(struct asked *a, int64_t now)
 }
 
 static uint32_t
+type_bit(uint8_t type)
+{
+    return UINT32_C(1) << type % 32;
+}
+
+/* A reply that the peer has not asked for becomes a request of its own. */
+static const struct nd_icmp_message *
+settle_reply(struct nd_draft *flow, struct nd_step *step,
+             const struct asked asked[2])
+{
+    const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
+                                                   step->icmp_type);
+    if (m->rest != ND_REST_REPLY ||
+        asked[!step->direction].types & type_bit(m->pair))
+        return m;
+    nd_count_change(flow, ND_RULE_ICMP_ECHO, step->icmp_type, m->pair);
+    step->icmp_type = m->pair;
+    return nd_icmp_find(flow->ip_version, m->pair);
+}
+
+static uint32_t
 second_half(const struct nd_draft *flow, const struct nd_step *step,
             const struct nd_icmp_message *m, struct asked asked[2])
 {
@@ -72,6 +94,7 @@ second_half(const struct nd_draft *flow, const struct nd_step *step,
     case ND_REST_REQUEST: {
         uint32_t id = nd_chance(flow, ND_FOR_ECHO, d) & 0xffff;
         uint16_t number = ++asked[d].sent;
+        asked[d].types |= type_bit(m->type);
         asked[d].times[number % ND_ECHO_RING] = step->time;
         return id << 16 | number;
     }
@@ -108,10 +131,9 @@ nd_repair_icmp(struct nd_draft *flow)
     memset(asked, 0, sizeof asked);
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
-        const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
-                                                       step->icmp_type);
         if (step->later)
             continue;
+        const struct nd_icmp_message *m = settle_reply(flow, step, asked);
         fit_body(flow, step, m);
         step->rest = second_half(flow, step, m, asked);
     }

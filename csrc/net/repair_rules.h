@@ -141,7 +141,7 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "SYNs come before anything else of their sender, without data unless "  \
       "TCP Fast Open, and a SYN is answered by SYN-ACK, SYN or RST",          \
       "a late SYN loses its flag, an answer becomes the SYN-ACK, data on it " \
-      "goes")                                                                 \
+      "goes, and so does a FIN or RST before anything else")                  \
     X(TCP_FIN, "tcp-fin", FLOW,                                               \
       "RFC 9293 3.6",                                                         \
       "after its FIN an end sends no new data",                               \
@@ -184,7 +184,7 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
     X(ICMP_ECHO, "icmp-echo", FLOW,                                           \
       "RFC 792, RFC 4443 4.2",                                                \
       "an echo reply has the id and number of a request of the peer",         \
-      "none: they are not drawn")
+      "a reply that nothing asked for becomes a request")
 
 enum nd_rule {
 #define X(id, name, scope, source, text, change) ND_RULE_##id,

@@ -251,19 +251,33 @@ settle_addresses(struct nd_draft *flow, const struct nd_anchor *anchor)
 }
 
 /*
- * The client sends the first packet, unless that is a SYN-ACK or the server
- * has the only well-known port: so says flow.h, and a reader must agree.
+ * A connection that began before the capture is taken up on data or an
+ * acknowledgement, not on its FIN or a RST: so do trackers.
+ */
+static void
+settle_first(struct nd_draft *flow)
+{
+    struct nd_step *first = &flow->steps[0];
+    unsigned flags = first->flags & ~(unsigned)(ND_TCP_RST | ND_TCP_FIN);
+    if (flow->protocol != ND_PROTOCOL_TCP)
+        return;
+    nd_count_change(flow, ND_RULE_TCP_HANDSHAKE, first->flags, flags);
+    first->flags = (uint16_t)flags;
+}
+
+/*
+ * The client sends the first packet, unless the server has the only
+ * well-known port: so says flow.h, and a reader must agree. A SYN or SYN-ACK
+ * that nothing comes before is the client's.
  */
 static void
 settle_direction(struct nd_draft *flow)
 {
     struct nd_step *first = &flow->steps[0];
-    unsigned open = first->flags & (ND_TCP_SYN | ND_TCP_ACK | ND_TCP_RST);
     bool tcp = flow->protocol == ND_PROTOCOL_TCP;
-    bool known = flow->ends.port[1] < 1024 && flow->ends.port[0] >= 1024;
-    bool server = !nd_is_icmp(flow) &&
-                  (known || (tcp && open == (ND_TCP_SYN | ND_TCP_ACK)));
-    if (tcp && open == ND_TCP_SYN)
+    bool server = !nd_is_icmp(flow) && flow->ends.port[1] < 1024 &&
+                  flow->ends.port[0] >= 1024;
+    if (tcp && first->flags & ND_TCP_SYN)
         server = false;
     if (first->direction == 1 && !server) {
         nd_count_change(flow, ND_RULE_DIRECTION, 1, 0);
@@ -277,6 +291,7 @@ nd_repair_vote(struct nd_draft *flow, const struct nd_anchor *anchor)
     vote_headers(flow);
     settle_ports(flow, anchor);
     settle_addresses(flow, anchor);
+    settle_first(flow);
     settle_direction(flow);
     settle_transport(flow);
     if (nd_is_icmp(flow))
