@@ -5,6 +5,7 @@
 #include "bytes.h"
 #include "checksum.h"
 #include "icmp.h"
+#include "payload_port.h"
 
 enum { ICMP = 1, TCP = 6, UDP = 17, ICMP6 = 58 };
 enum { DISCARD_PORT = 9 }; /* RFC 863 */
@@ -120,7 +121,8 @@ icmp6_head(const struct nd_payload *p, uint8_t *head)
  * the rest a long name or the padding option of RFC 7830. Requests and
  * responses of one number have one id, RFC 1035 section 4.1.1.
  */
-enum { DNS = 53, MDNS = 5353, LLMNR = 5355 };
+enum { DNS = 53, DHCP = 67, NTP = 123, MDNS = 5353, LLMNR = 5355,
+       COAP = 5683 };
 
 static size_t
 dns_question(uint32_t length, uint8_t *at)
@@ -192,7 +194,7 @@ dhcp_message(const struct nd_payload *p, uint16_t port, uint8_t *head)
 {
     static const uint8_t cookie[] = {0x63, 0x82, 0x53, 0x63};
     enum { OPTIONS = 240, TYPE = 53, END = 255 };
-    bool client = port == 68 || p->direction == 0;
+    bool client = port == DHCP + 1 || p->direction == 0;
     if (p->length <= OPTIONS)
         return 0;
     memset(head, 0, OPTIONS);
@@ -222,94 +224,98 @@ ntp_message(const struct nd_payload *p, uint8_t *head)
     return 1;
 }
 
-/*
- * Streams whose messages begin with a length: one so large that the message
- * does not end in the flow, so that no reader looks for its content.
- */
-static const struct {
-    uint16_t port;
-    uint8_t n;
-    uint8_t bytes[15];
-} long_messages[] = {
-    /* version line (RFC 4253 section 4.2), then a packet */
-    {22, 15, {'S', 'S', 'H', '-', '2', '.', '0', '-', 'x', '\r', '\n',
-              0x7f, 0xff, 0xff, 0xff}},
-    {42, 4, {0, 0x7f, 0xff, 0xff}},                     /* WINS */
-    {88, 4, {0, 0x7f, 0xff, 0xff}},                     /* Kerberos */
-    {161, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},     /* SNMP */
-    {162, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},
-    {389, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},     /* LDAP */
-    {1194, 3, {0xff, 0xff, 0x38}},                      /* OpenVPN */
-    {3268, 6, {0x30, 0x84, 0x7f, 0xff, 0xff, 0xff}},
-    {3306, 3, {0xff, 0xff, 0xff}},                      /* MySQL */
-    {4222, 1, {0xff}},                                  /* read as RSL */
-    {5000, 1, {0xff}},
-    {9092, 4, {0, 0x7f, 0xff, 0xff}},                   /* Kafka */
-};
-
+/* RFC 1035 section 4.2.2: a length, then the message. */
 static size_t
-stream_head(const struct nd_payload *p, uint16_t port, uint8_t *head)
+dns_stream(const struct nd_payload *p, uint16_t port, uint8_t *head)
 {
-    if (port == DNS || port == MDNS) { /* RFC 1035 section 4.2.2 */
-        bool whole = p->length >= 14;
-        head[0] = (uint8_t)(whole ? (p->length - 2) >> 8 : 0xff);
-        head[1] = (uint8_t)(whole ? p->length - 2 : 0xff);
-        if (!whole || p->length - 2 > UINT16_MAX)
-            return p->length < 2 ? 1 : 2;
-        return 2 + dns_message(p, port, p->length - 2, head + 2);
-    }
-    for (size_t i = 0; i < sizeof long_messages / sizeof *long_messages; i++)
-        if (long_messages[i].port == port) {
-            memcpy(head, long_messages[i].bytes, long_messages[i].n);
-            return p->length < long_messages[i].n ? p->length
-                                                  : long_messages[i].n;
-        }
-    return 0;
+    bool whole = p->length >= 14;
+    head[0] = (uint8_t)(whole ? (p->length - 2) >> 8 : 0xff);
+    head[1] = (uint8_t)(whole ? p->length - 2 : 0xff);
+    if (!whole || p->length - 2 > UINT16_MAX)
+        return p->length < 2 ? 1 : 2;
+    return 2 + dns_message(p, port, p->length - 2, head + 2);
 }
 
-static size_t
-datagram_head(const struct nd_payload *p, uint16_t port, uint8_t *head)
+static bool
+speaks_dns(uint8_t protocol, uint16_t port)
 {
-    if (port == DNS || port == MDNS || port == LLMNR)
-        return dns_message(p, port, p->length, head);
-    if (port == 67 || port == 68)
-        return dhcp_message(p, port, head);
-    if (port == 123)
-        return ntp_message(p, head);
-    if (port == 5683)
-        return coap_message(p, head);
-    return 0;
+    return port == DNS || port == MDNS || (port == LLMNR && protocol == UDP);
 }
 
-/* The lower port names the service, as readers of captures take it. */
-static uint16_t
-service(const struct nd_endpoints *ends)
-{
-    uint16_t a = ends->port[0], b = ends->port[1];
-    return a < b && a != 0 ? a : b;
-}
-
-/* Lengths of packet and padding, RFC 4253 section 6. */
-enum { SSH_PORT = 22, SSH_LEAST = 5 };
-
-/* Datagram services and the shortest header that their messages have. */
+/* Datagrams of services whose messages are made here, and their shortest. */
 static const struct {
     uint16_t port, least;
-} shortest[] = {
-    {DNS, 12},  {67, 241}, {68, 241}, {69, 3},    {123, 4},
-    {137, 12},  {138, 10}, {546, 4},  {547, 4},   {1194, 10},
-    {3389, 8},  {4500, 4}, {MDNS, 12}, {LLMNR, 12}, {5683, 4},
+} datagrams[] = {
+    {DNS, 12},   {DHCP, 241},  {DHCP + 1, 241}, {NTP, 4},
+    {MDNS, 12}, {LLMNR, 12}, {COAP, 4},
 };
+
+/* A version negotiation of RFC 9000, the shortest of QUIC's packets; readers
+ * of QUIC find fault with shorter ones, whose zeros pass alone. */
+enum { QUIC = 443, QUIC_LEAST = 7 };
+
+static uint32_t
+datagram_least(uint16_t port)
+{
+    for (size_t i = 0; i < sizeof datagrams / sizeof *datagrams; i++)
+        if (datagrams[i].port == port)
+            return datagrams[i].least;
+    return 0;
+}
+
+bool
+nd_payload_faulted(uint8_t protocol, uint16_t port)
+{
+    return speaks_dns(protocol, port) ||
+           (protocol == UDP && datagram_least(port) > 0) ||
+           nd_port_head(protocol, port) != NULL;
+}
+
+/*
+ * The port whose reader is asked: that of the lower one, if it has any. Below
+ * 1,024 most have.
+ */
+static uint16_t
+service(uint8_t protocol, const struct nd_endpoints *ends)
+{
+    uint16_t a = ends->port[0], b = ends->port[1];
+    uint16_t low = a < b ? a : b, high = a < b ? b : a;
+    if (low == 0)
+        return high;
+    return low < 1024 || nd_payload_faulted(protocol, low) ? low : high;
+}
 
 uint32_t
 nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends)
 {
-    uint16_t port = service(ends);
-    if (protocol == UDP)
-        for (size_t i = 0; i < sizeof shortest / sizeof *shortest; i++)
-            if (shortest[i].port == port)
-                return shortest[i].least;
-    return protocol == TCP && port == SSH_PORT ? SSH_LEAST : 0;
+    if (protocol != TCP && protocol != UDP)
+        return 0;
+    uint16_t port = service(protocol, ends);
+    uint32_t least = protocol == UDP ? datagram_least(port) : 0;
+    if (protocol == UDP && port == QUIC)
+        return QUIC_LEAST;
+    const struct nd_port_head *known = nd_port_head(protocol, port);
+    return least == 0 && known != NULL ? known->least : least;
+}
+
+static size_t
+service_head(const struct nd_payload *p, uint8_t *head)
+{
+    uint16_t port = service(p->protocol, p->ends);
+    const struct nd_port_head *known = nd_port_head(p->protocol, port);
+    if (speaks_dns(p->protocol, port))
+        return p->protocol == TCP ? dns_stream(p, port, head)
+                                  : dns_message(p, port, p->length, head);
+    if (p->protocol == UDP && (port == DHCP || port == DHCP + 1))
+        return dhcp_message(p, port, head);
+    if (p->protocol == UDP && port == NTP)
+        return ntp_message(p, head);
+    if (p->protocol == UDP && port == COAP)
+        return coap_message(p, head);
+    if (known == NULL)
+        return 0;
+    memcpy(head, known->head, known->n);
+    return p->length < known->n ? p->length : known->n;
 }
 
 size_t
@@ -318,10 +324,8 @@ nd_payload_head(const struct nd_payload *payload,
 {
     if (payload->length == 0)
         return 0;
-    if (payload->protocol == TCP)
-        return stream_head(payload, service(payload->ends), head);
-    if (payload->protocol == UDP)
-        return datagram_head(payload, service(payload->ends), head);
+    if (payload->protocol == TCP || payload->protocol == UDP)
+        return service_head(payload, head);
     if (payload->protocol == ICMP) {
         uint8_t type = payload->transport[0];
         bool error = (type >= 3 && type <= 5) || type == 11 || type == 12;

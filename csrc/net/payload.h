@@ -33,6 +33,9 @@ struct nd_payload {
 size_t nd_payload_head(const struct nd_payload *payload,
                        uint8_t head[ND_PAYLOAD_HEAD]);
 
+/* Whether readers call zeros malformed that go to or come from a port. */
+bool nd_payload_faulted(uint8_t protocol, uint16_t port);
+
 /* The shortest payload, if there is any, of the service that a flow's ports
  * name; 0 for most. */
 uint32_t nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends);

@@ -14,6 +14,7 @@ enum {
     LONG = BEFORE + NUMBER,
     LEAST = 1200,  /* RFC 9000 section 14.1 */
     SHORTEST = 21, /* a packet that can be sampled, RFC 9001 section 5.4.2 */
+    NEGOTIATION = 7, /* without ids and versions */
     MOST = 1536,   /* of a packet that is encrypted here */
     SERVER_HELLO = 90,
     CRYPTO = 4, ACK = 5
@@ -109,6 +110,24 @@ put_short(const struct nd_message *m, struct nd_pen *pen)
 }
 
 /*
+ * RFC 9000 section 17.2.1: a version negotiation, for readers of a connection
+ * look for 16 bytes to sample in anything else. It has a connection id of any
+ * length, and one version if there is room.
+ */
+static void
+put_negotiation(struct nd_pen *pen)
+{
+    size_t version = nd_pen_room(pen) >= NEGOTIATION + 4 ? 4 : 0;
+    size_t id = nd_pen_room(pen) - NEGOTIATION - version;
+    nd_pen_u8(pen, 0x80);
+    nd_pen_u32(pen, 0);
+    nd_pen_u8(pen, (unsigned)id);
+    nd_pen_noise(pen, id);
+    nd_pen_u8(pen, 0);
+    nd_pen_u32(pen, 1);
+}
+
+/*
  * A client sends its first packet again until it is answered; the server
  * answers once, if that packet could be one.
  */
@@ -128,6 +147,10 @@ nd_payload_quic(const struct nd_message *m, struct nd_pen *pen)
     struct keys keys;
     bool server = m->direction != 0;
     size_t n = m->length <= MOST ? m->length : LEAST;
+    if (m->length >= NEGOTIATION && m->length < SHORTEST) {
+        put_negotiation(pen);
+        return false;
+    }
     if (!is_initial(m)) {
         put_short(m, pen);
         return m->length >= SHORTEST && m->number > 0;

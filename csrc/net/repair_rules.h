@@ -48,7 +48,7 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
     X(PAYLOAD, "payload", PACKET,                                             \
       "RFC 1035 4.1.1, RFC 2131 2, RFC 4253 6, RFC 5905 7.3",                 \
       "a datagram with data holds the header of the service that its port "   \
-      "names, and so does an SSH segment",                                    \
+      "names, and so does a segment",                                         \
       "a shorter payload is lengthened")                                      \
     X(IP_OPTIONS, "ip-options", PACKET,                                       \
       "RFC 791 3.1",                                                          \
@@ -88,7 +88,8 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
     X(PORT, "port", FLOW,                                                     \
       "RFC 6335 6",                                                           \
       "both ports are above zero and stay the same in a flow",                \
-      "the commonest server port of the flow takes the place of others")      \
+      "the drawn server port that changes the fewest cells takes the place "  \
+      "of others")                                                            \
     X(TIME, "time", FLOW,                                                     \
       "RFC 7323 5.3",                                                         \
       "times do not run backwards in a flow, and begin at the first packet",  \
