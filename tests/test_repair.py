@@ -962,7 +962,10 @@ LENGTHS = (12, 13, 17, 18, 19, 43, 44, 45, 260, 512, 1200)
         ("udp", 5683, (4, 5, 6, 100)),
         ("udp", 67, (241, 243, 244, 300, 548)),
         ("udp", 123, (4, 12, 20, 48, 68)),
-        ("udp", 443, (1, 20, 1350)),
+        ("udp", 443, (7, 20, 1350)),
+        ("udp", 3544, (40, 64, 1300)),
+        ("udp", 14393, (1, 15, 18, 300)),
+        ("udp", 44818, (24, 25, 500)),
         ("tcp", 22, (21, 5, 6, 12, 14, 15, 52, 1460)),
         ("tcp", 53, (1, 2, 14, 30, 900, 1460)),
         ("tcp", 88, (1, 30, 1460)),
@@ -970,7 +973,10 @@ LENGTHS = (12, 13, 17, 18, 19, 43, 44, 45, 260, 512, 1200)
         ("tcp", 443, (1, 5, 517, 1460)),
         ("tcp", 1194, (44, 900)),
         ("tcp", 3306, (1, 36, 1460)),
+        ("tcp", 6063, (1, 3, 32, 1460)),
+        ("tcp", 7171, (1, 2, 60, 1460)),
         ("tcp", 9092, (60, 1460)),
+        ("tcp", 24800, (1, 20, 1460)),
     ],
 )
 def test_payloads_are_not_malformed(
@@ -1073,17 +1079,37 @@ def test_servers_use_the_ports_of_their_class() -> None:
         assert port in listed[int(protocol)]
 
 
+@pytest.mark.parametrize(
+    ("drawn", "port"),
+    [
+        ((441, 443, 442, 447), 443),  # one cell from each of the others
+        ((53, 53, 1000), 53),
+        ((53, 1000), 1000),  # DNS has messages of its own
+        ((6000, 6063), 6000),  # so has X11, but then there is no other choice
+        ((0, 0, 6000), 6000),
+    ],
+)
+def test_ports_are_settled_by_cells(drawn: tuple[int, ...], port: int) -> None:
+    """The drawn port that changes least; those of wary readers need a majority."""
+    flows, _ = repaired([packet("tcp", port=p, size=1) for p in drawn])
+    assert flows.ports[0, 1] == port
+    again, report = nd.repair(flows, return_report=True)
+    assert again.ports.tolist() == flows.ports.tolist()
+    assert report.changed.sum() == 0
+
+
 def test_clients_use_the_ports_that_are_given() -> None:
-    """Where the service leaves the choice and no reader swaps the ends."""
+    """Where the service leaves the choice and no reader takes them for another."""
     servers = [(6, 443), (6, 443), (17, 5353), (6, 80), (17, 123), (6, 3000), (6, 443)]
-    given = np.array([33000, 0, 33000, 80, 123, 80, 443], np.uint16)
+    servers += [(6, 443), (17, 443)]
+    given = np.array([33000, 0, 33000, 80, 123, 80, 443, 6000, 6000], np.uint16)
     names = {6: "tcp", 17: "udp"}
     cells = np.stack([packet(names[p], port=port) for p, port in servers])
     at = np.arange(len(servers) + 1)
     flows, report = nd.repair_canonical(cells, at, "x", seed=3, client_ports=given)
     drawn, _ = nd.repair_canonical(cells, at, "x", seed=3)
     wanted = drawn.ports[:, 0].copy()
-    wanted[[0, 3, 4, 6]] = 33000, 80, 123, 443
+    wanted[[0, 3, 4, 6, 7, 8]] = 33000, 80, 123, 443, 6064, 6000
     assert wanted[2] == 5353 and "port" not in report.by_rule()
     assert flows.ports[:, 0].tolist() == wanted.tolist()
     assert flows.ports[:, 1].tolist() == [port for _, port in servers]

@@ -1,3 +1,4 @@
+#include "payload.h"
 #include "repair_flow.h"
 
 /* Cells of the fixed part of each header, addresses left out. */
@@ -83,61 +84,14 @@ drew(const struct nd_step *step, enum nd_header header)
     return step->headers_drawn >> header & 1;
 }
 
-/*
- * The commonest server port by the counters of Misra and Gries (1982): any
- * port with more than 1/17 of the packets has a counter at the end. Port 0 is
- * no vote.
- */
-enum { CANDIDATES = 16 };
-
-struct candidate {
-    uint16_t port;
-    uint32_t count;
-};
-
-static void
-count_port(struct candidate *c, uint16_t port)
-{
-    struct candidate *vacant = NULL;
-    for (int k = 0; k < CANDIDATES; k++) {
-        if (c[k].count > 0 && c[k].port == port) {
-            c[k].count++;
-            return;
-        }
-        if (c[k].count == 0 && vacant == NULL)
-            vacant = &c[k];
-    }
-    if (vacant != NULL)
-        *vacant = (struct candidate){.port = port, .count = 1};
-    else
-        for (int k = 0; k < CANDIDATES; k++)
-            c[k].count--;
-}
-
-static uint16_t
-vote_port(const struct nd_draft *flow, enum nd_header transport)
-{
-    struct candidate c[CANDIDATES] = {{0}};
-    const struct candidate *best = &c[0];
-    for (size_t i = 0; i < flow->n; i++)
-        if (drew(&flow->steps[i], transport) && flow->steps[i].port != 0)
-            count_port(c, flow->steps[i].port);
-    for (int k = 1; k < CANDIDATES; k++)
-        if (c[k].count > best->count)
-            best = &c[k];
-    if (best->port != 0)
-        return best->port;
-    uint64_t u = nd_chance(flow, ND_FOR_PORT, 1);
-    return (uint16_t)(49152 + u % 16384); /* RFC 6335 section 6 */
-}
-
-/* The listed port that differs from the drawn ones in the fewest cells. */
+/* The port that differs from the drawn ones in the fewest cells, the first of
+ * equals; 0 is none. */
 static uint16_t
 nearest_port(const struct nd_draft *flow, enum nd_header transport,
              const uint16_t *ports, size_t n)
 {
     size_t drawn = 0, ones[16] = {0}, least = SIZE_MAX;
-    uint16_t best = ports[0];
+    uint16_t best = 0;
     for (size_t i = 0; i < flow->n; i++) {
         bool is_drawn = drew(&flow->steps[i], transport);
         drawn += is_drawn;
@@ -148,12 +102,83 @@ nearest_port(const struct nd_draft *flow, enum nd_header transport,
         size_t changed = 0;
         for (int bit = 0; bit < 16; bit++)
             changed += ports[k] >> bit & 1 ? drawn - ones[bit] : ones[bit];
-        if (changed < least) {
+        if (changed < least && ports[k] != 0) {
             least = changed;
             best = ports[k];
         }
     }
     return best;
+}
+
+/*
+ * Ports that many packets drew, by the counters of Misra and Gries (1982): any
+ * with more than 1/17 of the packets is among them at the end. Port 0 is no
+ * vote.
+ */
+enum { CANDIDATES = 16 };
+
+struct candidates {
+    uint16_t port[CANDIDATES];
+    uint32_t count[CANDIDATES];
+};
+
+static void
+count_port(struct candidates *c, uint16_t port)
+{
+    int vacant = -1;
+    for (int k = 0; k < CANDIDATES; k++) {
+        if (c->count[k] > 0 && c->port[k] == port) {
+            c->count[k]++;
+            return;
+        }
+        if (c->count[k] == 0 && vacant < 0)
+            vacant = k;
+    }
+    if (vacant >= 0) {
+        c->port[vacant] = port;
+        c->count[vacant] = 1;
+    } else {
+        for (int k = 0; k < CANDIDATES; k++)
+            c->count[k]--;
+    }
+}
+
+/* How many packets drew a port, or with 0 how many drew any. */
+static size_t
+count_votes(const struct nd_draft *flow, enum nd_header transport,
+            uint16_t port)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < flow->n; i++)
+        n += drew(&flow->steps[i], transport) && flow->steps[i].port != 0 &&
+             (port == 0 || flow->steps[i].port == port);
+    return n;
+}
+
+/*
+ * Of the drawn ports the one that changes the fewest cells of the others. Where
+ * packets disagree, ports whose readers expect messages of their own, which
+ * the flow's lengths hardly fit, need more than half of the votes.
+ */
+static uint16_t
+vote_port(const struct nd_draft *flow, enum nd_header transport)
+{
+    struct candidates c = {.port = {0}};
+    for (size_t i = 0; i < flow->n; i++)
+        if (drew(&flow->steps[i], transport) && flow->steps[i].port != 0)
+            count_port(&c, flow->steps[i].port);
+    uint16_t first = c.port[0], best;
+    if (first == 0) /* RFC 6335 section 6 */
+        return (uint16_t)(49152 + nd_chance(flow, ND_FOR_PORT, 1) % 16384);
+    if (c.port[1] == 0)
+        return first;
+    size_t votes = count_votes(flow, transport, 0);
+    for (int k = 0; k < CANDIDATES; k++)
+        if (nd_payload_faulted(flow->protocol, c.port[k]) &&
+            2 * count_votes(flow, transport, c.port[k]) <= votes)
+            c.port[k] = 0;
+    best = nearest_port(flow, transport, c.port, CANDIDATES);
+    return best != 0 ? best : first;
 }
 
 /* Services whose clients use a port of their own, IANA port numbers. */
@@ -166,11 +191,23 @@ static const uint16_t client_ports[][3] = {
 };
 
 /* Whether readers, who take the only well-known port for the server's, agree
- * that this is the client's. */
+ * that this is the client's, and look at the server's for the service. */
 static bool
-can_be_client(uint16_t port, uint16_t server)
+can_be_client(const struct nd_draft *flow, uint16_t port, uint16_t server)
 {
-    return port != 0 && (port >= 1024 || server < 1024);
+    return port != 0 && (port >= 1024 || server < 1024) &&
+           (port == server || !nd_payload_faulted(flow->protocol, port));
+}
+
+/* The next port from one on that the client can have, or 0. */
+static uint16_t
+next_port(const struct nd_draft *flow, uint32_t from, uint16_t server)
+{
+    enum { NEAR = 128 }; /* X11 alone has 64 ports */
+    for (uint32_t i = 0; i < NEAR && from + i <= UINT16_MAX; i++)
+        if (can_be_client(flow, (uint16_t)(from + i), server))
+            return (uint16_t)(from + i);
+    return 0;
 }
 
 static uint16_t
@@ -180,14 +217,16 @@ client_port(const struct nd_draft *flow, uint16_t server, uint16_t wanted)
         if (client_ports[i][0] == flow->protocol &&
             client_ports[i][1] == server)
             return client_ports[i][2];
-    if (can_be_client(wanted, server))
-        return wanted;
+    uint16_t found = wanted > 0 ? next_port(flow, wanted, server) : 0;
+    if (found > 0)
+        return found;
     const struct nd_repair_options *o = flow->options;
     uint64_t span = (uint64_t)(o->client_port_high - o->client_port_low) + 1;
     uint64_t at = nd_chance(flow, ND_FOR_PORT, 0) % span;
     if (o->client_port_low + at == server)
         at = at + 1 < span ? at + 1 : 0;
-    return (uint16_t)(o->client_port_low + at);
+    found = next_port(flow, (uint32_t)(o->client_port_low + at), server);
+    return found > 0 ? found : o->client_port_low;
 }
 
 static void
