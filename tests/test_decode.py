@@ -1,8 +1,9 @@
-"""Drawn packets of a direction share one hop limit, the commonest."""
+"""What drawn packets of a direction share: a hop limit, the options of SYNs."""
 
 from __future__ import annotations
 
 import numpy as np
+from drawn import ACK, SYN, packet
 
 import netdiffusion as nd
 from netdiffusion.decode import agree
@@ -53,3 +54,21 @@ def test_flows_are_apart_and_held_cells_stay() -> None:
     assert hop_limits(agree(rows, np.array([0, 8]), held)) == [
         64, 9, 64, 9, 65, 9, 64, 9,
     ]  # fmt: skip
+
+
+def test_syns_that_are_sent_again_are_the_same() -> None:
+    """The client's options on both of its SYNs; the server's stay its own."""
+    first, other = bytes.fromhex("020405b4"), bytes.fromhex("020405a001030307")
+    rows = [packet(flags=SYN, options=first), packet(flags=SYN, options=other)]
+    rows += [packet(server=True, flags=SYN | ACK, options=other), packet()]
+    rows += [packet(flags=SYN, options=other)]
+    drawn, offsets = np.stack(rows), np.array([0, 4, 5])
+    options = LAYOUT.slice("tcp_opt")
+    out = agree(drawn, offsets)
+    assert np.array_equal(out[1, options], drawn[0, options])
+    drawn[1, options] = out[1, options]
+    assert np.array_equal(out, drawn)
+    drawn[1, options] = rows[1][options]
+    held = np.full(drawn.shape, 2, np.int8)
+    held[0, options] = drawn[0, options]
+    assert np.array_equal(agree(drawn, offsets, held), drawn)
