@@ -7,7 +7,7 @@ import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -388,6 +388,25 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     nd.write_capture(flows, tmp_path / "c.pcap", check=True, snap_length=130)
     nd.write_capture(flows, tmp_path / "d.pcap", check=True, payload="protocol")
     nd.write_capture(flows, tmp_path / "e.pcap", check=True, checksums="keep")
+
+
+@pytest.mark.parametrize("payload", ["zeros", "random"])
+def test_a_udp_checksum_covers_what_the_udp_length_tells(
+    tmp_path: Path, payload: Literal["zeros", "random"]
+) -> None:
+    """A captured datagram that is shorter than its packet could not be written."""
+    flows = nd.load_lab_flows().select(["lab_ntp"])
+    flows = flows.select(np.flatnonzero(flows.ip_version == 4)[:1])
+    layout = nd.get_layout(flows.layout)
+    for packet, length in ((0, 20), (1, 500)):
+        bits = [length >> 15 - i & 1 for i in range(16)]
+        flows.rows[packet, layout.slice("udp_len")] = bits
+    path = tmp_path / "udp.pcap"
+    nd.write_capture(flows, path, check=True, payload=payload)
+    frame = path.read_bytes()[24 + 16 :]
+    udp = frame[34 : 34 + 20]
+    words = struct.unpack(">4H10H2H", frame[26:34] + udp + bytes([0, 17, 0, 20]))
+    assert sum(words) % 0xFFFF == 0
 
 
 def test_rows_that_no_reader_understands_are_not_written(tmp_path: Path) -> None:

@@ -145,14 +145,24 @@ check_icmp(struct watch *w, const struct nd_seen *seen, uint8_t version)
 
 /* ---- checksums -------------------------------------------------------- */
 
+/* A UDP checksum covers what the UDP length tells, RFC 768. */
+static uint32_t
+covered_length(const struct nd_seen *seen, uint8_t protocol)
+{
+    uint16_t told = nd_get16(seen->transport + 4);
+    if (protocol == UDP && told >= SHORT_HEADER)
+        return told;
+    return (uint32_t)seen->transport_bytes + seen->payload;
+}
+
 static bool
 checksum_right(const struct nd_seen *seen, uint8_t protocol,
                const uint8_t *payload, size_t n)
 {
     uint64_t sum = 0;
-    uint32_t length = (uint32_t)seen->transport_bytes + seen->payload;
-    if (seen->fragment && protocol == UDP)
-        length = nd_get16(seen->transport + 4);
+    uint32_t length = covered_length(seen, protocol);
+    if (protocol == UDP && n > length - SHORT_HEADER)
+        n = length - SHORT_HEADER;
     if (protocol != ICMP)
         sum = nd_checksum_pseudo(0, seen->ip, protocol, length);
     sum = nd_checksum_add(sum, seen->transport, seen->transport_bytes);
@@ -390,8 +400,7 @@ checksum_blank(const struct nd_seen *seen, uint8_t protocol)
     if (protocol == ICMP)
         return false;
     uint16_t pseudo = (uint16_t)~nd_checksum_end(nd_checksum_pseudo(
-        0, seen->ip, protocol,
-        (uint32_t)seen->transport_bytes + seen->payload));
+        0, seen->ip, protocol, covered_length(seen, protocol)));
     return is == pseudo;
 }
 

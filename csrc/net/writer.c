@@ -303,8 +303,11 @@ put_payload(struct nd_plan *plan, const struct place *place,
     size_t at = p->protocol == 6 ? 16 : p->protocol == 17 ? 6 : 2;
     if (!flows->compute_checksums || n == 0)
         return n;
+    size_t covered = n, told = nd_get16(transport + 4);
+    if (p->protocol == 17 && told >= 8 && told - 8 < n)
+        covered = told - 8; /* of a longer packet the rest is no datagram */
     uint64_t old = (uint16_t)~nd_get16(transport + at);
-    uint16_t checksum = nd_checksum_end(nd_checksum_add(old, bytes, n));
+    uint16_t checksum = nd_checksum_end(nd_checksum_add(old, bytes, covered));
     if (checksum == 0 && p->protocol == 17)
         checksum = 0xffff; /* RFC 768 */
     nd_put16(transport + at, checksum);
