@@ -382,13 +382,39 @@ def test_fragments_carry_whole_blocks() -> None:
 
 
 def test_segments_obey_the_mss_of_a_wire() -> None:
-    """With a wire's MTU data and options are no longer than the peer's MSS."""
+    """Data and options are no longer than the peer's MSS."""
     mss = bytes.fromhex("02040200")
     rows = [*handshake(mss, mss), packet(size=600), packet(server=True, size=500)]
-    assert repaired(rows)[1].by_rule() == {}
-    flows, report = repaired(rows, mtu=MTU)
+    flows, report = repaired(rows)
     assert (flows.wire_length - 54).tolist()[3:] == [512, 500]
     assert report.by_rule().keys() == {"tcp-mss"}
+
+
+def test_longer_segments_of_offload_stay_where_they_fit() -> None:
+    """One packet beyond 1,500 bytes shows it, unless an MTU is asked for."""
+    mss = bytes.fromhex("02040200")
+    rows = [*handshake(mss, mss), packet(size=600), packet(size=2000)]
+    assert repaired(rows)[1].by_rule() == {}
+    assert (repaired(rows, mtu=MTU)[0].wire_length - 54).tolist()[3:] == [512, 512]
+    rows[4:] = [packet(flags=FIN | ACK), packet(size=2000, motion_seq=AGAIN)]
+    flows, _ = repaired(rows)  # no more than was sent can come again
+    assert (flows.wire_length - 54).tolist()[3:] == [512, 0, 512]
+    assert nd.validate(flows).ok
+
+
+def test_a_syn_is_answered_in_time() -> None:
+    """A late answer comes after three minutes, counted from the last SYN."""
+    late, later = 150 * 10**9, 400 * 10**9
+    rows = [packet(flags=SYN), packet(flags=SYN, gap=late, motion_seq=AGAIN)]
+    rows += [packet(server=True, flags=SYN | ACK, gap=late), packet(gap=later)]
+    assert repaired(rows)[1].by_rule() == {}
+    rows[2] = packet(server=True, flags=SYN | ACK, gap=later)
+    flows, report = repaired(rows)
+    gaps = np.diff(flows.timestamps) / 1e9
+    assert 170 < gaps[1] <= 180 and gaps[2] > 390
+    assert report.by_rule().keys() == {"time"} and nd.validate(flows).ok
+    flows.timestamps[2:] += 15 * 10**9
+    assert {v.rule for v in nd.validate(flows).violations} == {"time"}
 
 
 def test_payload_fits_into_the_mtu() -> None:

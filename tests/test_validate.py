@@ -78,6 +78,17 @@ def close_window(flows: nd.FlowSet) -> None:
         put(flows, i, "tcp_wsize", 0)
 
 
+def let_time_pass(flows: nd.FlowSet) -> None:
+    """Let an hour pass without a tick of any clock."""
+    flows.timestamps[3:] += 3600 * 10**9
+
+
+def shorten_segments(flows: nd.FlowSet) -> None:
+    """Let the client's SYN allow 256 bytes."""
+    put_option(flows, 0, 2, 1)
+    put_option(flows, 0, 3, 0)
+
+
 FAULTS: dict[str, tuple[str, Change]] = {
     "version": ("ip-version", lambda f: put(f, 3, "ipv4_ver", 5)),
     "length": ("ip-length", lambda f: put(f, 3, "ipv4_tl", 30)),
@@ -98,6 +109,8 @@ FAULTS: dict[str, tuple[str, Change]] = {
     "option length": ("tcp-options", lambda f: put_option(f, 3, 3, 1)),
     "sack-ok on data": ("tcp-negotiation", lambda f: put_sack_ok(f, 3)),
     "clock": ("tcp-timestamp", lambda f: set_clock_back(f, 5)),
+    "clock that stands": ("tcp-timestamp", let_time_pass),
+    "segment": ("tcp-mss", shorten_segments),
     "late syn": ("tcp-handshake", lambda f: put(f, 5, "tcp_syn", 1)),
     "syn-ack": ("tcp-handshake", lambda f: add(f, 1, "tcp_ackn", -9)),
     "seq": ("tcp-seq", lambda f: add(f, 5, "tcp_seq", -1000)),

@@ -111,15 +111,16 @@ repair_packets(struct nd_draft *flow, const struct nd_anchor *anchor,
     nd_repair_read(flow, canonical);
     nd_repair_vote(flow, anchor);
     nd_repair_structure(flow);
-    nd_repair_time(flow);
-    nd_repair_ids(flow);
     if (flow->protocol == ND_PROTOCOL_TCP) {
         nd_repair_flags(flow);
         nd_repair_ecn(flow);
-        nd_repair_tcp(flow);
-    } else if (nd_is_icmp(flow)) {
-        nd_repair_icmp(flow);
     }
+    nd_repair_time(flow);
+    nd_repair_ids(flow);
+    if (flow->protocol == ND_PROTOCOL_TCP)
+        nd_repair_tcp(flow);
+    else if (nd_is_icmp(flow))
+        nd_repair_icmp(flow);
     nd_repair_offsets(flow);
     nd_repair_ttl(flow);
 }

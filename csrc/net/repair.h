@@ -14,9 +14,9 @@
  * Python:  _core.repair.  Tests: test_repair.py, fuzz_repair.c
  *
  * Stages, each a file: cells to values (repair_read.c), vote (repair_vote.c),
- * structure (repair_structure.c, repair_options.c), time and IP ids
- * (repair_time.c), TCP flags (repair_flags.c) and state (repair_tcp.c) or
- * ICMP (repair_icmp.c), then bytes, checksums and cells (repair_write.c).
+ * structure (repair_structure.c, repair_options.c), TCP flags
+ * (repair_flags.c), time and IP ids (repair_time.c), TCP state (repair_tcp.c)
+ * or ICMP (repair_icmp.c), then bytes, checksums and cells (repair_write.c).
  * Chance is SplitMix64 of (seed, flow), so a flow does not depend on its
  * neighbours. Repair of what repair made changes nothing.
  */

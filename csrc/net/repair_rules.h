@@ -20,6 +20,12 @@
 /* A TTL may rise by so much from packet to packet, as traceroute's does. */
 enum { ND_TTL_RISE = 2 };
 
+/* Bytes of the longest IP packet on Ethernet: longer ones are of offload. */
+enum { ND_WIRE_MTU = 1500 };
+
+/* ns from a SYN to its answer, at most: RFC 9293 section 3.8.3 */
+#define ND_SYN_PATIENCE INT64_C(180000000000)
+
 /* Whether a packet alone can break a rule, or only one among others. */
 enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
 
@@ -91,9 +97,11 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "the drawn server port that changes the fewest cells takes the place "  \
       "of others")                                                            \
     X(TIME, "time", FLOW,                                                     \
-      "RFC 7323 5.3",                                                         \
-      "times do not run backwards in a flow, and begin at the first packet",  \
-      "the first packet has no gap before it")                                \
+      "RFC 7323 5.3, RFC 9293 3.8.3",                                         \
+      "times do not run backwards in a flow, and begin at the first packet; " \
+      "a SYN is answered within three minutes",                               \
+      "the first packet has no gap before it, one before a late answer is "   \
+      "shortened")                                                            \
     X(TCP_OFFSET, "tcp-offset", PACKET,                                       \
       "RFC 9293 3.1",                                                         \
       "the data offset covers header and options; reserved bits are zero",    \
@@ -125,8 +133,8 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "fewer cells")                                                          \
     X(TCP_MSS, "tcp-mss", FLOW,                                               \
       "RFC 9293 3.7.1, RFC 6691 2",                                           \
-      "where the MTU is that of a wire, a segment is no longer than the "     \
-      "peer's MSS",                                                           \
+      "where no packet is longer than those of Ethernet, a segment is no "    \
+      "longer than the peer's MSS",                                           \
       "the payload is cut")                                                   \
     X(TCP_SACK, "tcp-sack", FLOW,                                             \
       "RFC 2018 4, RFC 2883 4",                                               \
@@ -134,8 +142,9 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "seen twice",                                                           \
       "blocks that nothing can fill go")                                      \
     X(TCP_TIMESTAMP, "tcp-timestamp", FLOW,                                   \
-      "RFC 7323 4, 5.3",                                                      \
-      "timestamp values do not run backwards and echo the peer's",            \
+      "RFC 7323 4, 5.3, 5.4",                                                 \
+      "timestamp values do not run backwards, echo the peer's, and tick once "\
+      "in 1 us to 1 s",                                                       \
       "none: they are not drawn, but count the ticks of a host's clock")      \
     X(TCP_HANDSHAKE, "tcp-handshake", FLOW,                                   \
       "RFC 9293 3.5, RFC 7413 2",                                             \

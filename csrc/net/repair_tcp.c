@@ -30,6 +30,7 @@ struct side {
 
 struct state {
     struct nd_draft *flow;
+    bool wired; /* segments are those of a wire, so the MSS binds */
     struct side side[2];
     struct nd_syns syns;
 };
@@ -127,16 +128,30 @@ drop_payload(struct nd_draft *flow, struct nd_step *step, enum nd_rule rule)
 
 /*
  * MSS counts data and options, RFC 6691 section 2. Captures of hosts that
- * offload segmentation hold longer segments: they have the largest MTU.
+ * offload segmentation hold longer segments: it binds where none shows.
  */
+static bool
+is_wired(const struct nd_draft *flow)
+{
+    uint32_t mtu = flow->options->mtu;
+    if (mtu < UINT16_MAX)
+        return true;
+    for (size_t i = 0; i < flow->n; i++) {
+        const struct nd_step *step = &flow->steps[i];
+        if (mtu - nd_repair_room(flow, step) + step->payload > ND_WIRE_MTU)
+            return false;
+    }
+    return true;
+}
+
 static void
-fit_segment(struct nd_draft *flow, const struct side *peer,
+fit_segment(const struct state *t, const struct side *peer,
             struct nd_step *step)
 {
     uint32_t options = step->tcp_options.length;
-    if (flow->options->mtu < UINT16_MAX && peer->mss > options &&
+    if (t->wired && peer->mss > options &&
         step->payload + options > peer->mss)
-        nd_repair_set_payload(flow, step, ND_RULE_TCP_MSS,
+        nd_repair_set_payload(t->flow, step, ND_RULE_TCP_MSS,
                               peer->mss - options);
 }
 
@@ -259,7 +274,7 @@ number_step(struct state *t, struct side *me, struct side *peer,
             struct nd_step *step)
 {
     struct nd_draft *flow = t->flow;
-    fit_segment(flow, peer, step);
+    fit_segment(t, peer, step);
     enum nd_hint_seq hint = possible_hint(me, step);
     if (hint == ND_SEQ_IN_ORDER && me->fin && step->payload > 0)
         drop_payload(flow, step, ND_RULE_TCP_FIN);
@@ -547,10 +562,10 @@ repeat_windows(struct nd_draft *flow)
     }
 }
 
-void
-nd_repair_tcp(struct nd_draft *flow)
+static void
+number_flow(struct nd_draft *flow, bool wired)
 {
-    struct state t = {.flow = flow};
+    struct state t = {.flow = flow, .wired = wired};
     for (unsigned d = 0; d < 2; d++) {
         struct side *side = &t.side[d];
         side->isn = (uint32_t)nd_chance(flow, ND_FOR_ISN + d, 0);
@@ -570,5 +585,14 @@ nd_repair_tcp(struct nd_draft *flow)
         report_holes(flow, peer, step);
         settle_urgent(flow, step);
     }
+}
+
+void
+nd_repair_tcp(struct nd_draft *flow)
+{
+    bool wired = is_wired(flow);
+    number_flow(flow, wired);
+    if (!wired && is_wired(flow)) /* what was longer did not fit */
+        number_flow(flow, true);
     repeat_windows(flow);
 }

@@ -29,17 +29,52 @@ draw_gap(const struct nd_draft *flow, size_t i, uint16_t code)
     return gap < high ? gap : high - 1;
 }
 
+/* A client that has sent its SYN gives up when no answer has come by then. */
+struct patience {
+    bool waits, over;
+    int64_t until;
+};
+
+static void
+note_syn(struct patience *p, const struct nd_step *step)
+{
+    if (step->flags & ND_TCP_RST)
+        return;
+    p->over = p->over || step->direction == 1 || !(step->flags & ND_TCP_SYN);
+    p->waits = !p->over;
+    p->until = step->time + ND_SYN_PATIENCE;
+}
+
+/* The longest gap that ends in time, where the drawn one may not. */
+static void
+shorten_gap(struct nd_draft *flow, struct nd_step *step, int64_t left)
+{
+    int64_t low, high;
+    uint32_t code = step->gap_code;
+    nd_gap_limits(code, &low, &high);
+    if (high - 1 <= left)
+        return;
+    nd_gap_limits(nd_gap_code(left), &low, &high);
+    code = low > 0 ? nd_gap_code(low - 1) : 0;
+    nd_count_change(flow, ND_RULE_TIME, step->gap_code, code);
+    step->gap_code = (uint16_t)code;
+}
+
 /* Times rise from the flow's start by the drawn gaps. */
 void
 nd_repair_time(struct nd_draft *flow)
 {
     int64_t now = flow->start;
+    struct patience p = {.over = flow->protocol != ND_PROTOCOL_TCP};
     nd_count_change(flow, ND_RULE_TIME, flow->steps[0].gap_code, 0);
     flow->steps[0].gap_code = 0;
-    flow->steps[0].time = now;
-    for (size_t i = 1; i < flow->n; i++) {
-        now += draw_gap(flow, i, flow->steps[i].gap_code);
-        flow->steps[i].time = now;
+    for (size_t i = 0; i < flow->n; i++) {
+        struct nd_step *step = &flow->steps[i];
+        if (p.waits)
+            shorten_gap(flow, step, p.until - now);
+        now += i == 0 ? 0 : draw_gap(flow, i, step->gap_code);
+        step->time = now;
+        note_syn(&p, step);
     }
 }
 

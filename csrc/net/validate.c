@@ -275,7 +275,7 @@ check_packet(struct watch *w, size_t i)
     const int8_t *row = e->rows + i * ND_ROW_CELLS;
     uint8_t bytes[ND_MAX_HEADER_BYTES];
     struct nd_seen seen = {.direction = e->directions[i] & 1,
-                           .index = (int64_t)i};
+                           .index = (int64_t)i, .time = e->times[i]};
     if (nd_rows_decode(nd_layout_find("netdiffusion-1088"), row, &e->ends,
                        seen.direction, bytes, &seen.ip_bytes,
                        &seen.transport_bytes, NULL) != ND_OK) {
@@ -371,6 +371,22 @@ check_ttls(const struct nd_evidence *e, struct nd_violations *v)
     }
 }
 
+/* Whether no packet is longer than those of a wire: offload shows nowhere. */
+static bool
+all_short(const struct nd_evidence *e)
+{
+    for (size_t i = 0; i < e->n; i++) {
+        const int8_t *row = e->rows + i * ND_ROW_CELLS;
+        bool v4 = nd_row_has(row, ND_HEADER_IPV4);
+        uint32_t length = v4 ? nd_row_get(row, ND_FIELD_IPV4_LENGTH)
+                             : nd_row_get(row, ND_FIELD_IPV6_LENGTH) +
+                                   IPV6_FIXED;
+        if (length > ND_WIRE_MTU)
+            return false;
+    }
+    return true;
+}
+
 void
 nd_validate_flow(const struct nd_evidence *evidence,
                  struct nd_violations *violations)
@@ -378,6 +394,7 @@ nd_validate_flow(const struct nd_evidence *evidence,
     struct watch w = {.evidence = evidence, .v = violations};
     w.tcp.end[0].scale = w.tcp.end[1].scale = -1;
     w.tcp.end[0].ahead = w.tcp.end[1].ahead = -1;
+    w.tcp.wired = evidence->protocol == TCP && all_short(evidence);
     for (size_t i = 0; i < evidence->n; i++) {
         if (i > 0 && evidence->times[i] < evidence->times[i - 1])
             nd_note(violations, ND_RULE_TIME, (int64_t)i);

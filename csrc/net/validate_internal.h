@@ -23,6 +23,7 @@ struct nd_seen {
     bool fragment;
     uint32_t payload; /* after the transport header */
     int64_t index;
+    int64_t time;
 };
 
 static inline void
@@ -38,6 +39,9 @@ nd_note(struct nd_violations *v, enum nd_rule rule, int64_t index)
 struct nd_tcp_end {
     bool started, syn, fin, reset, other, acked, told_clock;
     uint32_t isn, next, fin_at, last_ack, right_edge, clock;
+    uint32_t mss;                      /* told on its SYN, 0: not */
+    uint32_t first_clock, last_clock;  /* timestamp values, and when */
+    int64_t first_time, last_time, last_index, syn_time;
     int scale;
     int64_t ahead; /* packet that acknowledged what had not come, or -1 */
     uint32_t ahead_ack;
@@ -47,6 +51,7 @@ struct nd_tcp_end {
 
 struct nd_tcp_watch {
     struct nd_tcp_end end[2];
+    bool wired; /* no packet is longer than those of Ethernet */
 };
 
 /* validate_tcp.c */

@@ -13,7 +13,7 @@ struct told {
     bool has[256];
     bool bad;
     int scale;
-    uint32_t clock, echo;
+    uint32_t mss, clock, echo;
     const uint8_t *sack;
     size_t blocks;
 };
@@ -52,6 +52,8 @@ read_option(struct told *told, const uint8_t *at, size_t length)
         return;
     }
     told->has[kind] = true;
+    if (kind == MSS)
+        told->mss = nd_get16(at + 2);
     if (kind == SCALE)
         told->scale = at[2];
     if (kind == SACK) {
@@ -214,10 +216,30 @@ settle_ahead(struct nd_tcp_watch *w, int64_t index, struct nd_violations *v)
     }
 }
 
+/*
+ * A clock ticks once in 1 ms to 1 s, RFC 7323 section 5.4, and newer systems
+ * count microseconds; here over a second or more, and with half of that to
+ * spare.
+ */
+static void
+check_rate(const struct nd_tcp_end *end, struct nd_violations *v)
+{
+    const int64_t second = 1000000000;
+    int64_t span = end->last_time - end->first_time;
+    if (!end->told_clock || span < second)
+        return;
+    double ticks = end->last_clock - end->first_clock;
+    double seconds = (double)span / 1e9;
+    if (ticks < seconds / 2 || ticks > seconds * 1.5e6)
+        nd_note(v, ND_RULE_TCP_TIMESTAMP, end->last_index);
+}
+
 void
 nd_validate_tcp_end(struct nd_tcp_watch *watch, struct nd_violations *v)
 {
     settle_ahead(watch, INT64_MAX, v);
+    for (int d = 0; d < 2 && whole(watch); d++)
+        check_rate(&watch->end[d], v);
 }
 
 static void
@@ -262,6 +284,33 @@ check_window(const struct nd_tcp_watch *w, const struct nd_seen *seen,
         nd_note(v, ND_RULE_TCP_WINDOW, seen->index);
 }
 
+/* MSS counts data and options, RFC 6691 section 2. */
+static void
+check_segment(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+              struct nd_violations *v)
+{
+    uint32_t mss = w->end[!seen->direction].mss;
+    uint32_t options = (uint32_t)seen->transport_bytes - TCP_FIXED;
+    if (w->wired && whole(w) && mss > options &&
+        !(seen->transport[13] & SYN) && seen->payload + options > mss)
+        nd_note(v, ND_RULE_TCP_MSS, seen->index);
+}
+
+/* A client waits three minutes for an answer, RFC 9293 section 3.8.3; here a
+ * second more. */
+static void
+check_round_trip(const struct nd_tcp_watch *w, const struct nd_seen *seen,
+                 struct nd_violations *v)
+{
+    const struct nd_tcp_end *me = &w->end[seen->direction];
+    const struct nd_tcp_end *peer = &w->end[!seen->direction];
+    unsigned flags = seen->transport[13];
+    if (flags & SYN && flags & ACK && !(flags & RST) && peer->syn &&
+        !me->started &&
+        seen->time - peer->syn_time > ND_SYN_PATIENCE + 1000000000)
+        nd_note(v, ND_RULE_TIME, seen->index);
+}
+
 static void
 check_stamp(const struct nd_tcp_watch *w, const struct nd_seen *seen,
             const struct told *told, struct nd_violations *v)
@@ -298,6 +347,26 @@ learn_window(struct nd_tcp_watch *w, const struct nd_seen *seen)
 }
 
 static void
+learn_clock(struct nd_tcp_end *me, const struct nd_seen *seen,
+            const struct told *told)
+{
+    if (!told->has[STAMP])
+        return;
+    if (!me->told_clock || distance(me->clock, told->clock) > 0)
+        me->clock = told->clock;
+    if (!(seen->transport[13] & RST)) {
+        if (!me->told_clock) {
+            me->first_clock = told->clock;
+            me->first_time = seen->time;
+        }
+        me->last_clock = told->clock;
+        me->last_time = seen->time;
+        me->last_index = seen->index;
+    }
+    me->told_clock = true;
+}
+
+static void
 learn(struct nd_tcp_watch *w, const struct nd_seen *seen,
       const struct told *told)
 {
@@ -307,16 +376,15 @@ learn(struct nd_tcp_watch *w, const struct nd_seen *seen,
     uint32_t end = seq + seen->payload + ((flags & SYN) != 0) +
                    ((flags & FIN) != 0);
     learn_window(w, seen);
-    if (told->has[STAMP] &&
-        (!me->told_clock || distance(me->clock, told->clock) > 0))
-        me->clock = told->clock;
-    me->told_clock |= told->has[STAMP];
+    learn_clock(me, seen, told);
     if (flags & RST) {
         me->reset = true;
         return;
     }
     if (flags & SYN) {
         me->reset = false; /* it tries again */
+        me->mss = told->mss;
+        me->syn_time = seen->time;
         me->scale = told->scale >= 0 ? told->scale : me->scale;
         me->ecn |= ecn_bits(seen->transport);
         for (int k = 0; k < 256; k++)
@@ -348,6 +416,8 @@ nd_validate_tcp(struct nd_tcp_watch *watch, const struct nd_seen *seen,
     check_ecn(watch, seen, v);
     check_ack(watch, seen, &told, v);
     check_window(watch, seen, v);
+    check_segment(watch, seen, v);
+    check_round_trip(watch, seen, v);
     check_stamp(watch, seen, &told, v);
     if (seen->transport[13] & RST && seen->payload > 0)
         nd_note(v, ND_RULE_TCP_RESET, seen->index);
