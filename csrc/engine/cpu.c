@@ -5,22 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64 };
-
-/* A size that overflows has no memory either. */
-void *
-nd_cpu_allocate(size_t count, size_t size)
-{
-    size_t bytes;
-    if (!nd_mul_size(count, size, &bytes) || bytes > SIZE_MAX - ALIGNMENT)
-        return NULL;
-    bytes = (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
-    void *memory = aligned_alloc(ALIGNMENT, bytes);
-    if (memory != NULL)
-        memset(memory, 0, bytes);
-    return memory;
-}
-
 static size_t
 type_size(enum nd_type type)
 {
@@ -33,10 +17,11 @@ tensor_create(struct nd_backend *backend, enum nd_type type, size_t rows,
 {
     size_t stride = nd_stride(columns);
     struct nd_cpu_tensor *made = malloc(sizeof *made);
-    (void)backend;
     if (made != NULL) {
         made->base = (struct nd_tensor){type, rows, columns, stride};
-        made->data = nd_cpu_allocate(rows, stride * type_size(type));
+        made->data = nd_cpu_memory_new((void *)backend, false, rows,
+                                       stride * type_size(type),
+                                       &made->block);
         if (made->data != NULL) {
             *tensor = &made->base;
             return ND_OK;
@@ -50,10 +35,10 @@ tensor_create(struct nd_backend *backend, enum nd_type type, size_t rows,
 static void
 tensor_destroy(struct nd_backend *backend, struct nd_tensor *tensor)
 {
-    (void)backend;
-    if (tensor != NULL)
-        free(((struct nd_cpu_tensor *)(void *)tensor)->data);
-    free(tensor);
+    struct nd_cpu_tensor *made = (void *)tensor;
+    if (made != NULL)
+        nd_cpu_memory_free((void *)backend, made->block, made->data);
+    free(made);
 }
 
 static enum nd_status
@@ -90,10 +75,10 @@ tensor_read(struct nd_backend *backend, const struct nd_tensor *tensor,
 static void
 weight_destroy(struct nd_backend *backend, struct nd_weight *weight)
 {
-    (void)backend;
-    if (weight != NULL)
-        free(((struct nd_cpu_weight *)(void *)weight)->data);
-    free(weight);
+    struct nd_cpu_weight *made = (void *)weight;
+    if (made != NULL)
+        nd_cpu_memory_free((void *)backend, made->block, made->data);
+    free(made);
 }
 
 static void
@@ -116,12 +101,12 @@ weight_create(struct nd_backend *backend, const float *matrix,
               struct nd_weight **weight, struct nd_error *err)
 {
     struct nd_cpu_weight *made = malloc(sizeof *made);
-    (void)backend;
     if (made != NULL) {
         made->base = (struct nd_weight){out, in};
         made->panels = (out + ND_PANEL - 1) / ND_PANEL;
-        made->data = nd_cpu_allocate(made->panels * ND_PANEL,
-                              (in + 1) * sizeof *made->data);
+        made->data = nd_cpu_memory_new(
+            (void *)backend, true, made->panels * ND_PANEL,
+            (in + 1) * sizeof *made->data, &made->block);
         if (made->data != NULL) {
             pack(made, matrix, bias);
             *weight = &made->base;
@@ -140,7 +125,8 @@ destroy(struct nd_backend *backend)
     if (cpu == NULL)
         return;
     nd_threads_destroy(cpu->threads);
-    free(cpu->scratch);
+    if (cpu->scratch != NULL)
+        nd_cpu_memory_free(cpu, cpu->scratch_block, cpu->scratch);
     free(cpu);
 }
 

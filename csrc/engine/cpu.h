@@ -4,7 +4,8 @@
  * In:      what backend.h says.
  * Out:     a backend whose programs run at once, on a pool of threads.
  * Errors:  ND_NO_MEMORY; ND_DEVICE for instructions that this CPU lacks.
- * Memory:  tensors and weights aligned to 64 bytes; scratch per thread.
+ * Memory:  tensors and weights in large pages, aligned to 64 bytes; scratch
+ *          per thread.
  * Threads: as backend.h; results do not depend on the number of threads, and
  *          a row's result does not depend on the other rows: every sum runs
  *          in one fixed order, chosen by its length alone.
@@ -29,8 +30,11 @@ enum { ND_LINEAR_ROWS = 264 };
 /* Widest head that ops.c lets pass. */
 enum { ND_HEAD_MOST = 256 };
 
+struct nd_cpu_block; /* of memory, cpu_memory.c */
+
 struct nd_cpu_tensor {
     struct nd_tensor base;
+    struct nd_cpu_block *block;
     void *data;
 };
 
@@ -40,6 +44,7 @@ struct nd_cpu_tensor {
  */
 struct nd_cpu_weight {
     struct nd_weight base;
+    struct nd_cpu_block *block;
     size_t panels;
     float *data;
     const float *bias;
@@ -105,6 +110,8 @@ struct nd_cpu {
     struct nd_backend base;
     const struct nd_cpu_kernels *kernels;
     struct nd_threads *threads;
+    struct nd_cpu_block *blocks;
+    struct nd_cpu_block *scratch_block;
     float *scratch; /* scratch_size floats for each thread */
     size_t scratch_size;
 };
@@ -121,8 +128,14 @@ enum nd_status nd_cpu_program_run(struct nd_backend *backend,
                                   const struct nd_step *step,
                                   struct nd_error *err);
 
-/* Zeroed and aligned to 64 bytes, for free(); NULL without memory. */
-void *nd_cpu_allocate(size_t count, size_t size);
+/*
+ * cpu_memory.c: zeros, aligned to 64 bytes; NULL without memory. What is kept,
+ * weights and scratch, lies apart, so what a batch takes goes with it.
+ */
+void *nd_cpu_memory_new(struct nd_cpu *cpu, bool kept, size_t count,
+                        size_t size, struct nd_cpu_block **block);
+void nd_cpu_memory_free(struct nd_cpu *cpu, struct nd_cpu_block *block,
+                        void *memory);
 
 /*
  * A backend on count threads (0: as nd_threads_available). instructions names

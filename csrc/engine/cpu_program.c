@@ -317,11 +317,14 @@ ensure_scratch(struct nd_cpu *cpu, size_t size)
 {
     if (size <= cpu->scratch_size)
         return true;
+    if (cpu->scratch != NULL)
+        nd_cpu_memory_free(cpu, cpu->scratch_block, cpu->scratch);
     size = nd_stride(size);
-    free(cpu->scratch);
     cpu->scratch_size = 0;
-    cpu->scratch = nd_cpu_allocate(nd_threads_count(cpu->threads),
-                                   size * sizeof *cpu->scratch);
+    cpu->scratch = nd_cpu_memory_new(cpu, true,
+                                     nd_threads_count(cpu->threads),
+                                     size * sizeof *cpu->scratch,
+                                     &cpu->scratch_block);
     if (cpu->scratch != NULL)
         cpu->scratch_size = size;
     return cpu->scratch != NULL;
