@@ -120,7 +120,7 @@ score(const struct head *head, const float *queries, size_t rows)
         size_t left = head->keys - j;
         size_t columns = left < ND_PANEL ? left : ND_PANEL;
         multiply(queries, head->d, head->key_panels + j * head->d, head->d,
-                 rows, columns, (struct ahead){queries, 0}, sums);
+                 rows, columns, sums);
         for (size_t r = 0; r < rows; r++)
             for (size_t i = 0; i < columns; i += LANES)
                 store(head->scores + r * stride + j + i,
@@ -141,7 +141,7 @@ attend(const struct head *head, const float *queries, size_t rows, float *out,
     for (size_t j = 0; j < head->d; j += ND_PANEL) {
         size_t columns = head->d - j < ND_PANEL ? head->d - j : ND_PANEL;
         multiply(head->scores, stride, head->value_panels + j * head->keys,
-                 head->keys, rows, columns, (struct ahead){queries, 0}, sums);
+                 head->keys, rows, columns, sums);
         for (size_t r = 0; r < rows; r++)
             memcpy(out + r * out_stride + j, sums + r * ND_PANEL,
                    columns * sizeof *out);

@@ -17,19 +17,13 @@
 
 #include "cpu_vector.h"
 
-/* Memory that is needed next: at k, the line of ahead.from + k ahead.step. */
-struct ahead {
-    const float *from;
-    size_t step;
-};
-
 /*
  * sums[r][0..2 LANES) = sum_k a[r][k] b[k][...], or the left LANES of them;
  * rows and right are constants.
  */
 ND_INLINE void
 tile(const float *a, size_t a_stride, const float *b, size_t depth,
-     size_t rows, bool right, struct ahead ahead, float *sums)
+     size_t rows, bool right, float *sums)
 {
     vector s[TILE_ROWS][2];
 #pragma GCC unroll 12
@@ -38,7 +32,6 @@ tile(const float *a, size_t a_stride, const float *b, size_t depth,
     for (size_t k = 0; k < depth; k++) {
         vector b0 = load(b + k * ND_PANEL);
         vector b1 = right ? load(b + k * ND_PANEL + LANES) : b0;
-        __builtin_prefetch(ahead.from + k * ahead.step, 0, 2);
 #pragma GCC unroll 12
         for (size_t r = 0; r < rows; r++) {
             float x = a[r * a_stride + k];
@@ -58,11 +51,9 @@ tile(const float *a, size_t a_stride, const float *b, size_t depth,
 #define ND_TILE_CASE(n)                                                       \
     case n:                                                                   \
         if (n <= TILE_ROWS && columns - j > LANES)                            \
-            tile(a, a_stride, b + j, depth, n, true, ahead,           \
-                 sums + j);               \
+            tile(a, a_stride, b + j, depth, n, true, sums + j);               \
         else if (n <= TILE_ROWS)                                              \
-            tile(a, a_stride, b + j, depth, n, false, ahead,          \
-                 sums + j);              \
+            tile(a, a_stride, b + j, depth, n, false, sums + j);              \
         break;
 
 /*
@@ -71,7 +62,7 @@ tile(const float *a, size_t a_stride, const float *b, size_t depth,
  */
 static void
 multiply(const float *a, size_t a_stride, const float *b, size_t depth,
-         size_t rows, size_t columns, struct ahead ahead, float *sums)
+         size_t rows, size_t columns, float *sums)
 {
     for (size_t j = 0; j < columns; j += 2 * LANES)
         switch (rows) {
@@ -162,18 +153,6 @@ finish_tile(const struct nd_linear *op, size_t first, size_t rows, size_t n,
 
 #undef ND_EPILOGUE_CASE
 
-/*
- * A tile's share of the panel after the one at work, which comes from memory
- * while this one is computed: a line now and then, since a core waits when it
- * has asked for more than some twenty.
- */
-ND_INLINE struct ahead
-share_of_next(const float *panel, size_t depth, size_t tile, size_t tiles)
-{
-    size_t step = (ND_PANEL + tiles - 1) / tiles;
-    return (struct ahead){panel + depth * (ND_PANEL * tile / tiles), step};
-}
-
 /* Rows [first, end) by panels. */
 static void
 linear_block(const struct nd_linear *op, size_t first, size_t end,
@@ -188,11 +167,8 @@ linear_block(const struct nd_linear *op, size_t first, size_t end,
         for (size_t tile = 0; tile < tiles; tile++) {
             size_t row = first + tile * TILE_ROWS;
             size_t rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
-            struct ahead ahead = share_of_next(
-                panel + 1 < last ? b + depth * ND_PANEL : b, depth, tile,
-                tiles);
             multiply(nd_cpu_floats(op->in) + row * stride, stride, b, depth,
-                     rows, ND_PANEL, ahead, sums);
+                     rows, ND_PANEL, sums);
             finish_tile(op, row, rows, panel * ND_PANEL, sums);
         }
 }
