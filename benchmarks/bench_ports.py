@@ -98,7 +98,12 @@ def flows_on(transport: str, ports: Sequence[int]) -> tuple[nd.FlowSet, set[str]
         [[0], (at[1:] + np.arange(len(ports))[:, None] * at[-1]).ravel()]
     )
     labels = np.repeat(np.array(ports).astype(str), len(at) - 1)
-    flows, report = nd.repair_canonical(whole.reshape(-1, FORM.cells), offsets, labels)
+    flows, report = nd.repair_canonical(
+        whole.reshape(-1, FORM.cells),
+        offsets,
+        labels,
+        server_ports={str(port): {transport: [port]} for port in ports},
+    )
     rule = [r.name for r in nd.rules()].index("payload")
     return flows, set(labels[report.changed[:, rule] > 0].tolist())
 

@@ -210,6 +210,15 @@ def test_what_is_too_short_is_told(tmp_path: Path) -> None:
     assert expert_lines(tmp_path / "a.pcap") == []
 
 
+def test_a_port_of_another_service_has_its_say(tmp_path: Path) -> None:
+    """MQTT on the port of LDAP was called malformed, and TLS on one of X11."""
+    for port, label in ((389, "mqtt"), (6000, "tls")):
+        flows = conversation(port, [(0, 30), (1, 40), (0, 200)], label=label)
+        nd.write_capture(flows, tmp_path / "a.pcap", payload="protocol", overwrite=True)
+        assert expert_lines(tmp_path / "a.pcap") == []
+        assert nd.validate(tmp_path / "a.pcap").checksums["wrong"] == 0
+
+
 def test_quic_names_its_server(tmp_path: Path) -> None:
     """Initial packets of both ends open; what is sent again is known."""
     steps = [(0, 1250), (0, 1350), (1, 1250), (1, 500), (0, 33)]
@@ -287,7 +296,7 @@ PORTS: dict[str, tuple[int, tuple[str, ...], int, int]] = {
             "udp",
             "tcp",
         ),
-        6,
+        1,
         0,
     ),
     "llmnr": (
@@ -309,16 +318,16 @@ PORTS: dict[str, tuple[int, tuple[str, ...], int, int]] = {
         0,
     ),
     "modbus": (502, ("tcp",), 1, 0),
-    "mqtt": (1883, ("tcp",), 5, 0),
-    "mysql": (3306, ("tcp",), 21, 1),
+    "mqtt": (1883, ("tcp",), 1, 0),
+    "mysql": (3306, ("tcp",), 1, 1),
     "nats": (4222, ("tcp",), 1, 1),
     "netbios": (137, ("udp",), 1, 0),
     "ntp": (123, ("udp",), 1, 0),
     "pop3": (110, ("tcp",), 1, 1),
     "postgresql": (5432, ("tcp",), 1, 0),
-    "quic": (443, ("udp",), 21, 0),
+    "quic": (443, ("udp",), 1, 0),
     "radius": (1812, ("udp",), 1, 0),
-    "rdp": (3389, ("tcp",), 48, 0),
+    "rdp": (3389, ("tcp",), 1, 0),
     "redis": (6379, ("tcp",), 1, 0),
     "rtcp": (5005, ("udp",), 1, 0),
     "rtp": (5004, ("udp",), 1, 0),
@@ -335,7 +344,7 @@ PORTS: dict[str, tuple[int, tuple[str, ...], int, int]] = {
     "smtp": (25, ("tcp",), 1, 1),
     "snmp": (161, ("udp",), 1, 0),
     "ssdp": (1900, ("udp",), 1, 0),
-    "ssh": (22, ("tcp",), 17, 0),
+    "ssh": (22, ("tcp",), 1, 0),
     "stun": (
         3478,
         (

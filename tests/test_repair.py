@@ -1113,6 +1113,7 @@ def test_servers_use_the_ports_of_their_class() -> None:
         ((53, 1000), 1000),  # DNS has messages of its own
         ((6000, 6063), 6000),  # so has X11, but then there is no other choice
         ((0, 0, 6000), 6000),
+        ((639, 639), 638),  # MSDP has few lengths
     ],
 )
 def test_ports_are_settled_by_cells(drawn: tuple[int, ...], port: int) -> None:

@@ -250,9 +250,19 @@ static const struct {
     {MDNS, 12}, {LLMNR, 12}, {COAP, 4},
 };
 
-/* A version negotiation of RFC 9000, the shortest of QUIC's packets; readers
- * of QUIC find fault with shorter ones, whose zeros pass alone. */
-enum { QUIC = 443, QUIC_LEAST = 7 };
+/* A version negotiation of RFC 9000, the shortest of QUIC's packets: readers
+ * of QUIC find fault with shorter ones. Zeros pass. */
+enum { QUIC_LEAST = 7 };
+
+static bool
+speaks_quic(const struct nd_endpoints *ends)
+{
+    for (int end = 0; end < 2; end++)
+        if (ends->port[end] == 443 || ends->port[end] == 4433 ||
+            ends->port[end] == 4443)
+            return true;
+    return false;
+}
 
 static uint32_t
 datagram_least(uint16_t port)
@@ -271,6 +281,13 @@ nd_payload_faulted(uint8_t protocol, uint16_t port)
            nd_port_head(protocol, port) != NULL;
 }
 
+bool
+nd_payload_unfit(uint8_t protocol, uint16_t port)
+{
+    const struct nd_port_head *known = nd_port_head(protocol, port);
+    return known != NULL && known->least == 0 && known->n == 0;
+}
+
 /*
  * The port whose reader is asked: that of the lower one, if it has any. Below
  * 1,024 most have.
@@ -285,6 +302,12 @@ service(uint8_t protocol, const struct nd_endpoints *ends)
     return low < 1024 || nd_payload_faulted(protocol, low) ? low : high;
 }
 
+bool
+nd_payload_wary(uint8_t protocol, const struct nd_endpoints *ends)
+{
+    return nd_payload_faulted(protocol, service(protocol, ends));
+}
+
 uint32_t
 nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends)
 {
@@ -292,7 +315,7 @@ nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends)
         return 0;
     uint16_t port = service(protocol, ends);
     uint32_t least = protocol == UDP ? datagram_least(port) : 0;
-    if (protocol == UDP && port == QUIC)
+    if (protocol == UDP && speaks_quic(ends))
         return QUIC_LEAST;
     const struct nd_port_head *known = nd_port_head(protocol, port);
     return least == 0 && known != NULL ? known->least : least;

@@ -36,6 +36,12 @@ size_t nd_payload_head(const struct nd_payload *payload,
 /* Whether readers call zeros malformed that go to or come from a port. */
 bool nd_payload_faulted(uint8_t protocol, uint16_t port);
 
+/* Whether it takes messages of few lengths, so that no content helps. */
+bool nd_payload_unfit(uint8_t protocol, uint16_t port);
+
+/* Whether it is such a reader that is asked about a flow. */
+bool nd_payload_wary(uint8_t protocol, const struct nd_endpoints *ends);
+
 /* The shortest payload, if there is any, of the service that a flow's ports
  * name; 0 for most. */
 uint32_t nd_payload_least(uint8_t protocol, const struct nd_endpoints *ends);

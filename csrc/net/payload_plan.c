@@ -103,9 +103,11 @@ service_of(const struct nd_payload_choice *choice, size_t flow,
     enum nd_service named = hint & 0x7f;
     if (named >= ND_SERVICE_COUNT || (protocol != TCP && protocol != UDP))
         named = ND_SERVICE_NONE;
+    enum nd_service found = nd_service_find(protocol, ends);
+    if (nd_payload_wary(protocol, ends)) /* of all but its own messages */
+        return found;
     if (hint & ND_SERVICE_SURE && named != ND_SERVICE_NONE)
         return named;
-    enum nd_service found = nd_service_find(protocol, ends);
     return found != ND_SERVICE_NONE ? found : named;
 }
 

@@ -24,7 +24,7 @@ struct nd_port_head {
     uint16_t first, last; /* ports */
     uint8_t least;        /* bytes of a payload, unless it has none */
     uint8_t n;
-    const char *head; /* n bytes */
+    const char *head; /* n bytes; without both, there is no remedy */
 };
 
 const struct nd_port_head *nd_port_head(uint8_t protocol, uint16_t port);

@@ -13,9 +13,11 @@ enum {
     REPLY = PACKET + 1 + 4 + HOST_KEY + 4 + KEY + 4 + SIGNATURE + PADDING
 };
 
+/* Readers look for a code of authentication, or for a whole block of AES, in
+ * segments that are too short for it. */
 static const char *const names[] = {
-    "curve25519-sha256", "ssh-rsa", "aes128-ctr", "aes128-ctr",
-    "umac-64@openssh.com", "umac-64@openssh.com", "none", "none", "", ""};
+    "curve25519-sha256", "ssh-rsa", "3des-cbc", "3des-cbc",
+    "none", "none", "none", "none", "", ""};
 
 static void
 put_packet(struct nd_pen *pen, size_t n, unsigned type)
@@ -92,11 +94,12 @@ put_new_keys(struct nd_pen *pen, size_t n)
 {
     if (n < NEWKEYS_BYTES)
         return put_ignore(pen, n) && false;
-    nd_pen_u32(pen, NEWKEYS_BYTES - 4);
-    nd_pen_u8(pen, NEWKEYS_BYTES - 6);
+    size_t size = n < NEWKEYS_BYTES + 8 ? n : NEWKEYS_BYTES; /* a block */
+    nd_pen_u32(pen, size - 4);
+    nd_pen_u8(pen, (unsigned)size - 6);
     nd_pen_u8(pen, NEWKEYS);
-    nd_pen_repeat(pen, 0, NEWKEYS_BYTES - 6);
-    nd_pen_noise(pen, n - NEWKEYS_BYTES);
+    nd_pen_repeat(pen, 0, size - 6);
+    nd_pen_noise(pen, n - size);
     return true;
 }
 

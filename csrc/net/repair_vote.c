@@ -155,6 +155,21 @@ count_votes(const struct nd_draft *flow, enum nd_header transport,
     return n;
 }
 
+/* A port on which only messages of a few lengths are legal gives way to one
+ * that differs in a cell. */
+static uint16_t
+fit_port(const struct nd_draft *flow, uint16_t port)
+{
+    if (!nd_payload_unfit(flow->protocol, port))
+        return port;
+    for (int bit = 0; bit < 16; bit++) {
+        uint16_t near = port ^ (uint16_t)(1 << bit);
+        if (near != 0 && !nd_payload_faulted(flow->protocol, near))
+            return near;
+    }
+    return port;
+}
+
 /*
  * Of the drawn ports the one that changes the fewest cells of the others. Where
  * packets disagree, ports whose readers expect messages of their own, which
@@ -171,14 +186,14 @@ vote_port(const struct nd_draft *flow, enum nd_header transport)
     if (first == 0) /* RFC 6335 section 6 */
         return (uint16_t)(49152 + nd_chance(flow, ND_FOR_PORT, 1) % 16384);
     if (c.port[1] == 0)
-        return first;
+        return fit_port(flow, first);
     size_t votes = count_votes(flow, transport, 0);
     for (int k = 0; k < CANDIDATES; k++)
         if (nd_payload_faulted(flow->protocol, c.port[k]) &&
             2 * count_votes(flow, transport, c.port[k]) <= votes)
             c.port[k] = 0;
     best = nearest_port(flow, transport, c.port, CANDIDATES);
-    return best != 0 ? best : first;
+    return fit_port(flow, best != 0 ? best : first);
 }
 
 /* Services whose clients use a port of their own, IANA port numbers. */
