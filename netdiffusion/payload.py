@@ -28,7 +28,8 @@ class Service(NamedTuple):
         Services over these transports, names of `_core.payload_services`;
         empty for none.
     sure : bool
-        Whether that goes before the service that the server port names.
+        Whether that goes before the service that the server port names; not
+        where the port's readers call anything but their own malformed.
     """
 
     tcp: str = ""

@@ -248,6 +248,9 @@ server_begins(const struct nd_message *m, struct nd_pen *pen)
     else
         hello += over - CCS - LEAST < SESSION_ID ? over - CCS - LEAST
                                                  : SESSION_ID;
+    if (hello > OLD + RECORD && hello < OLD + over &&
+        m->first > RECORD + hello && m->first < 2 * RECORD + hello)
+        hello -= 2 * RECORD + hello - m->first; /* no record's head is cut */
     put_record(pen, HANDSHAKE, hello);
     nd_tls_server_hello(m->talk, pen, hello);
     if (nd_pen_room(pen) < CCS + LEAST)
