@@ -390,6 +390,19 @@ def test_segments_obey_the_mss_of_a_wire() -> None:
     assert report.by_rule().keys() == {"tcp-mss"}
 
 
+def test_the_first_mss_of_crossed_syns_binds() -> None:
+    """A SYN-ACK that follows a SYN of its sender was taken for another offer."""
+    mss = [bytes.fromhex(f"0204{n:04x}") for n in (1000, 2000)]
+    rows = [packet(flags=SYN, options=mss[0])]
+    rows += [packet(server=True, flags=SYN, options=mss[1])]
+    rows += [packet(flags=SYN | ACK), packet(server=True, flags=SYN | ACK)]
+    rows += [packet(size=1200), packet(server=True, size=1200)]
+    flows, report = repaired(rows)
+    assert (flows.wire_length - 54).tolist()[4:] == [1200, 1000]
+    put_options(flows.rows[3], mss[0][:2] + bytes([1, 0]))
+    assert "tcp-mss" not in {v.rule for v in nd.validate(flows).violations}
+
+
 def test_longer_segments_of_offload_stay_where_they_fit() -> None:
     """One packet beyond 1,500 bytes shows it, unless an MTU is asked for."""
     mss = bytes.fromhex("02040200")

@@ -383,7 +383,8 @@ learn(struct nd_tcp_watch *w, const struct nd_seen *seen,
     }
     if (flags & SYN) {
         me->reset = false; /* it tries again */
-        me->mss = told->mss;
+        if (!me->syn || !w->end[!seen->direction].syn)
+            me->mss = told->mss; /* what comes later is the same again */
         me->syn_time = seen->time;
         me->scale = told->scale >= 0 ? told->scale : me->scale;
         me->ecn |= ecn_bits(seen->transport);
