@@ -306,7 +306,7 @@ check_round_trip(const struct nd_tcp_watch *w, const struct nd_seen *seen,
     const struct nd_tcp_end *peer = &w->end[!seen->direction];
     unsigned flags = seen->transport[13];
     if (flags & SYN && flags & ACK && !(flags & RST) && peer->syn &&
-        !me->started &&
+        !peer->other && !me->started &&
         seen->time - peer->syn_time > ND_SYN_PATIENCE + 1000000000)
         nd_note(v, ND_RULE_TIME, seen->index);
 }
