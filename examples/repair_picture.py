@@ -1,7 +1,7 @@
 """Draw docs/repair.png: one flow as a model drew it and as repair made it.
 
 Above the cells, below the same packets as a sequence diagram. The flow is drawn in
-3 steps, where the model wants 12, so that there is something to repair: white dots
+4 steps, where the model wants 12, so that there is something to repair: white dots
 are the drawn cells that repair changed. Prints the report of the flow.
 """
 
@@ -22,7 +22,7 @@ from matplotlib.colors import ListedColormap
 import netdiffusion as nd
 from netdiffusion.plots import BLUE, GREY, ORANGE, PALETTES
 
-CLASS, SEED, NUMBER, STEPS = "lab_http", 1, 10, 3
+CLASS, SEED, NUMBER, STEPS = "lab_http", 1, 10, 4
 FORM = nd.get_layout("netdiffusion-canonical")
 ROW = nd.get_layout("netdiffusion-1088")
 HEADERS = {"IPv4": 0, "IPv6": 416, "TCP": 480}
@@ -63,15 +63,17 @@ def changed_cells(before: Cells, after: Cells) -> Marks:
     return np.asarray((before != after) & drawn)
 
 
-def changed_fields(marks: Marks) -> str:
+def changed_fields(marks: Marks, after: Cells) -> str:
     """Name the fields of a packet that repair changed."""
-    names = [
-        "a header" if field.name.startswith("ipv6") else field.name.split("_")[1]
+    changed = [
+        field.name
         for field in FORM.fields
         if marks[field.first_cell : field.first_cell + field.bits].any()
     ]
-    if "a header" in names:
-        return "IPv4 header for an IPv6 one"
+    if {"ipv4_tos", "ipv6_tc"} <= {*changed}:
+        made, gone = (4, 6) if after[0] >= 0 else (6, 4)
+        return f"IPv{made} header for an IPv{gone} one"
+    names = [name.split("_")[1] for name in changed]
     return ", ".join(dict.fromkeys(WORDS.get(name, name) for name in names))
 
 
@@ -81,11 +83,16 @@ def flags_of(row: Cells, layout: nd.Layout) -> str:
     return " ".join(names)
 
 
+def payload(cells: Cells) -> list[int]:
+    """Return the payload bytes of each packet."""
+    lengths = [FORM.values(cells, f) for f in ("ipv4_tl", "ipv6_len")]
+    return [int(n) for n in sum(lengths)]
+
+
 def as_drawn(cells: Cells) -> list[str]:
     """Return each packet in words: flags, length, and the kind of step."""
-    size, seq, ack = (
-        FORM.values(cells, f).tolist() for f in ("ipv4_tl", "motion_seq", "motion_ack")
-    )
+    seq, ack = (FORM.values(cells, f).tolist() for f in ("motion_seq", "motion_ack"))
+    size = payload(cells)
     return [
         f"{flags_of(row, FORM)}, {size[i]} bytes{SEQ[seq[i]]}{ACKS[ack[i]]}"
         for i, row in enumerate(cells)
@@ -95,7 +102,7 @@ def as_drawn(cells: Cells) -> list[str]:
 def as_repaired(flows: nd.FlowSet) -> list[str]:
     """Return each packet in words, numbers counted from each end's first one."""
     seq, ack = (ROW.values(flows.rows, f"tcp_{f}") for f in ("seq", "ackn"))
-    size = FORM.values(flows.canonical(), "ipv4_tl")
+    size = payload(flows.canonical())
     first = [int(seq[flows.direction == way][0]) for way in (0, 1)]
     words = []
     for i, way in enumerate(flows.direction.tolist()):
@@ -160,7 +167,8 @@ def main() -> None:
     passed = (flows.timestamps - flows.timestamps[0]) / 1e6
     times = [f"{ms:.1f} ms" for ms in passed]
     back, nothing = flows.direction.tolist(), [""] * len(cells)
-    fields = [changed_fields(packet) for packet in marks]
+    pairs = zip(marks, flows.rows, strict=True)
+    fields = [changed_fields(packet, after) for packet, after in pairs]
     drawn_back = FORM.values(cells, "motion_direction").tolist()
     draw_sequence(axes[1, 0], drawn_back, as_drawn(cells), nothing, nothing)
     draw_sequence(axes[1, 1], back, as_repaired(flows), times, fields)
