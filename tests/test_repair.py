@@ -390,6 +390,17 @@ def test_segments_obey_the_mss_of_a_wire() -> None:
     assert report.by_rule().keys() == {"tcp-mss"}
 
 
+def test_crossed_fast_open_that_nobody_offered_carries_no_data() -> None:
+    """The option went from the client's SYN-ACK, its data stayed."""
+    cookie = bytes.fromhex("220c00000000000000000000")
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN)]
+    rows += [packet(flags=SYN | ACK, options=cookie, size=90)]
+    rows += [packet(server=True, flags=SYN | ACK), packet(size=5)]
+    flows, _ = repaired(rows)
+    assert (flows.wire_length - 54).tolist() == [0, 0, 0, 0, 5]
+    assert nd.validate(flows).ok
+
+
 def test_the_first_mss_of_crossed_syns_binds() -> None:
     """A SYN-ACK that follows a SYN of its sender was taken for another offer."""
     mss = [bytes.fromhex(f"0204{n:04x}") for n in (1000, 2000)]
@@ -397,7 +408,7 @@ def test_the_first_mss_of_crossed_syns_binds() -> None:
     rows += [packet(server=True, flags=SYN, options=mss[1])]
     rows += [packet(flags=SYN | ACK), packet(server=True, flags=SYN | ACK)]
     rows += [packet(size=1200), packet(server=True, size=1200)]
-    flows, report = repaired(rows)
+    flows, _ = repaired(rows)
     assert (flows.wire_length - 54).tolist()[4:] == [1200, 1000]
     put_options(flows.rows[3], mss[0][:2] + bytes([1, 0]))
     assert "tcp-mss" not in {v.rule for v in nd.validate(flows).violations}

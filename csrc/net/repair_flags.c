@@ -397,6 +397,8 @@ settle_syn_options(struct nd_draft *flow, struct nd_step *step,
             o->kinds[d] |= kind_bit(kind);
     }
     o->seen[d] = true;
+    if (!is_fast_open(step)) /* any more */
+        nd_repair_set_payload(flow, step, ND_RULE_TCP_HANDSHAKE, 0);
 }
 
 /*
