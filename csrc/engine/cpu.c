@@ -182,7 +182,7 @@ nd_cpu_backend_create(size_t count, const char *instructions,
         return nd_fail(err, ND_NO_MEMORY, "no memory for the cpu backend");
     }
     cpu->base.functions = &functions;
-    cpu->base.preferred_tokens = 1024;
+    cpu->base.preferred_tokens = 2048;
     cpu->kernels = kernels;
     snprintf(cpu->base.device, sizeof cpu->base.device,
              "cpu (%s, %zu threads)", kernels->name,
