@@ -23,7 +23,8 @@ tcptrace  connections that it calls complete (SYN and FIN of both ends) beside
 conntrack the kernel's tracker, strict, behind a wire between two network
           namespaces: packets called invalid, and whether tcpreplay delivered all.
           It takes no connection up on a SYN-ACK, FIN or RST, so flows drawn
-          without a beginning are counted apart
+          without a beginning are counted apart, and it wants to have seen the
+          cause of an ICMP error, so errors drawn without one are counted too
 
 It needs root for the last one, and the programs. ``--flows`` is the size of a set,
 ``--payload`` what packets carry; ``--json`` writes the figures with the first cases
@@ -39,7 +40,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,8 @@ import numpy.typing as npt
 import netdiffusion as nd
 from netdiffusion import endpoints, tools
 from netdiffusion.payload import Payload
+from netdiffusion.sampling import Drawer, Part, Settings
+from netdiffusion.sampling import Drawn as RawRows
 
 FORM = nd.get_layout("netdiffusion-canonical")
 ROW = nd.get_layout("netdiffusion-1088")
@@ -56,11 +59,33 @@ DUPLICATE = 2  # motion_ack
 CHUNK = 200_000_000  # bytes of a capture
 CASES = 20
 TCP = 6
+ICMP_ERRORS = (3, 4, 5, 11, 12)
 
 Ints = npt.NDArray[np.int64]
 
 
 # ---- what is judged
+
+
+class Set(Protocol):
+    """Flows as drawn."""
+
+    def repaired(self, seed: int, events: str) -> nd.FlowSet:
+        """Return the flows that repair makes of them."""
+
+
+class FromModel(NamedTuple):
+    """Flows of a model, before repair."""
+
+    drawer: Drawer
+    part: Part
+    drawn: RawRows
+
+    def repaired(self, seed: int, events: str) -> nd.FlowSet:
+        """Return the flows that `FlowDiffusion.sample` gives."""
+        options = nd.RepairOptions(events=events)  # type: ignore[arg-type]
+        settings = Settings(seed=seed)
+        return self.drawer.repair(self.part, self.drawn, settings, options)[0]
 
 
 class Cells(NamedTuple):
@@ -76,13 +101,15 @@ class Cells(NamedTuple):
         return nd.repair_canonical(*self, seed=seed, options=options)[0]
 
 
-def from_model(n: int, seed: int) -> Cells:
+def from_model(n: int, seed: int) -> FromModel:
     """Return n flows of the base model, as many of each class."""
     model = nd.FlowDiffusion.from_pretrained()
     names = list(model.classes_)
     counts = {c: n // len(names) + (i < n % len(names)) for i, c in enumerate(names)}
     counts = {c: count for c, count in counts.items() if count}
-    return Cells(*model.sample_canonical(counts, seed=seed))
+    drawer = model._drawer
+    part = drawer.part(counts, 0)
+    return FromModel(drawer, part, drawer.rows(part, Settings(seed=seed)))
 
 
 def from_noise(n: int, seed: int) -> Cells:
@@ -119,6 +146,10 @@ class Drawn:
         self.seq = ROW.values(flows.rows, "tcp_seq")
         self.ack = ROW.values(flows.rows, "tcp_ackn")
         self.window = ROW.values(flows.rows, "tcp_wsize")
+        kind = ROW.values(flows.rows, "icmp_type")
+        known = np.where(ROW.has_header(flows.rows, "ipv6"), kind < 128, False)
+        known |= ROW.has_header(flows.rows, "ipv4") & np.isin(kind, ICMP_ERRORS)
+        self.error = known & ROW.has_header(flows.rows, "icmp")
 
     def place(self, i: int) -> dict[str, Any]:
         """Return flow, packet in the flow, and class."""
@@ -159,6 +190,14 @@ class Drawn:
         """The TCP flows that do not begin with the SYN of a client."""
         first = self.flows.offsets[:-1]
         return self.tcp[first] & (self.flags[first] & (SYN | ACK | RST) != SYN)
+
+    @property
+    def causeless(self) -> int:
+        """The ICMP errors before which their flow has no message of the peer."""
+        return sum(
+            not any(not self.error[k] for k in self.before(i, peer=True))
+            for i in np.flatnonzero(self.error).tolist()
+        )
 
     @property
     def unordered(self) -> npt.NDArray[np.bool_]:
@@ -430,6 +469,7 @@ def ask_conntrack(tally: Tally, path: Path, drawn: Drawn) -> None:
     tally.count("tcpreplay: packets sent", told.sent)
     tally.count("tcpreplay: packets lost", packets - told.arrived)
     tally.count("conntrack: packets invalid", told.invalid)
+    tally.count("conntrack: ICMP errors drawn without their cause", drawn.causeless)
     tally.count("conntrack: packets untracked", told.untracked)
     tally.count("conntrack: packets tracked", told.tracked)
     senders = {}
