@@ -237,8 +237,8 @@ def is_again(d: Drawn, i: int) -> bool:
 
 
 def is_gap(d: Drawn, i: int) -> bool:
-    """Tell whether a hole was drawn before the packet."""
-    return bool(d.seq_hint[i] == GAP)
+    """Tell whether a hole was drawn before the packet, or a probe."""
+    return bool(d.seq_hint[i] == GAP) or any(is_probe(d, k) for k in d.before(i))
 
 
 def is_unordered(d: Drawn, i: int) -> bool:
@@ -247,9 +247,14 @@ def is_unordered(d: Drawn, i: int) -> bool:
 
 
 def follows_peers_gap(d: Drawn, i: int) -> bool:
-    """Tell whether the peer has left a hole, or began unseen."""
+    """Tell whether the peer has left a hole, or probed, or began unseen."""
     peer = d.before(i, peer=True)
-    return not peer or any(d.seq_hint[k] == GAP for k in peer)
+    return not peer or any(d.seq_hint[k] == GAP or is_probe(d, k) for k in peer)
+
+
+def is_probe(d: Drawn, i: int) -> bool:
+    """Tell whether a byte was drawn against a closed window; tshark skips it."""
+    return bool(d.payload[i] == 1) and has_probe(d, i)
 
 
 def is_duplicate(d: Drawn, i: int) -> bool:

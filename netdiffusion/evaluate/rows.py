@@ -175,9 +175,35 @@ def broken_rules(rows: Rows) -> npt.NDArray[np.bool_]:
     judged = np.isin(names, ROW_RULES)
     if not len(rows):
         return np.zeros((0, len(names)), np.bool_)
-    alone = np.arange(len(rows) + 1, dtype=np.int64)
-    told = _core.repair(rows, alone, 0, alone[:-1].astype(np.uint64))
+    lead, leads = _leads(rows)
+    sizes = 1 + leads
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    flows = np.repeat(rows, sizes, axis=0)
+    flows[offsets[:-1][leads]] = lead
+    told = _core.repair(flows, offsets, 0, np.arange(len(rows), dtype=np.uint64))
     return np.asarray((told["changed"] > 0) & judged, np.bool_)
+
+
+def _leads(rows: Rows) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    """Return packets that come before rows that begin no flow, and which those are.
+
+    Before a SYN-ACK there is a SYN of the peer, before a FIN or RST an
+    acknowledgement; all else is copied, so that no other rule sees a difference.
+    """
+    layout = get_layout("netdiffusion-canonical")
+    first = {n: layout.field(n).first_cell for n in ("tcp_syn", "tcp_ackf")}
+    ends = [layout.field(n).first_cell for n in ("tcp_fin", "tcp_rst")]
+    syn, ack = ((rows[:, cell] > 0) for cell in first.values())
+    answer = syn & ack
+    leads = answer | (~syn & (rows[:, ends] > 0).any(axis=1))
+    lead = rows[leads].copy()
+    opens = answer[leads]
+    lead[:, ends] = 0
+    lead[opens, first["tcp_ackf"]] = 0
+    lead[~opens, first["tcp_ackf"]] = 1
+    way = layout.field("motion_direction").first_cell
+    lead[opens, way] = lead[opens, way] <= 0
+    return lead, leads
 
 
 def constancy(flows: CanonicalFlows) -> dict[str, dict[str, Any]]:
