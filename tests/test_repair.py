@@ -711,6 +711,18 @@ def test_window_scale_counts() -> None:
     assert values(flows, "tcp_wsize")[2] == 101
 
 
+def test_a_probe_may_be_sent_again_with_what_came_before() -> None:
+    """Its byte lies beyond the window, RFC 9293 section 3.8.6.1."""
+    rows = [packet(flags=SYN), packet(server=True, flags=SYN | ACK, tcp_wsize=16)]
+    rows += [packet(), packet(size=16), packet(server=True, tcp_wsize=0)]
+    rows += [packet(size=1), packet(size=17, motion_seq=AGAIN)]
+    flows, report = repaired(rows)
+    assert report.by_rule() == {}
+    seq = values(flows, "tcp_seq")
+    assert seq[6] == seq[3] and seq[5] == seq[3] + 16
+    assert not nd.validate(flows).violations
+
+
 def test_timestamps_follow_time_and_echo_the_peer() -> None:
     """RFC 7323: ticks of the host's clock, and the latest value of the other end."""
     stamp = bytes.fromhex("0101080a0000000000000000")

@@ -270,17 +270,22 @@ check_ack(struct nd_tcp_watch *w, const struct nd_seen *seen,
     }
 }
 
-/* A window may be taken back, RFC 9293 section 3.8.6: the widest counts. */
+/*
+ * A window may be taken back, RFC 9293 section 3.8.6: the widest counts. What
+ * was sent once, a probe's byte too, may be sent again beyond it.
+ */
 static void
 check_window(const struct nd_tcp_watch *w, const struct nd_seen *seen,
              struct nd_violations *v)
 {
+    const struct nd_tcp_end *me = &w->end[seen->direction];
     const struct nd_tcp_end *peer = &w->end[!seen->direction];
     uint32_t end = nd_get32(seen->transport + 4) + seen->payload;
     if (seen->payload < 2 || seen->transport[13] & SYN || !whole(w) ||
         !peer->acked)
         return; /* one byte may be a probe, a SYN came before any window */
-    if (distance(peer->right_edge, end) > 0)
+    bool again = me->started && distance(me->next, end) <= 0;
+    if (distance(peer->right_edge, end) > 0 && !again)
         nd_note(v, ND_RULE_TCP_WINDOW, seen->index);
 }
 
