@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from devices import opened
 
 import netdiffusion as nd
 from netdiffusion.cli import main
@@ -26,11 +27,9 @@ def model() -> nd.FlowDiffusion:
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest, model: nd.FlowDiffusion) -> str:
     """Return a device that this machine has."""
-    try:
-        model.sample({"lab_dns": 1}, steps=1, device=request.param)
-    except nd.DeviceError as error:
-        pytest.skip(str(error))
-    return str(request.param)
+    name = str(request.param)
+    opened(name, lambda: model.sample({"lab_dns": 1}, steps=1, device=name))
+    return name
 
 
 def draw(model: nd.FlowDiffusion, control: Any, **how: Any) -> nd.FlowSet:

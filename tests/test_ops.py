@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from devices import opened
 
 from netdiffusion import _core
 
@@ -28,11 +29,8 @@ WHOLE = ("noise_row", "draw_stream", "noise_stream", "seed_low", "seed_high")
 def device(request: pytest.FixtureRequest) -> str:
     """Return a device that this machine has."""
     name = str(request.param)
-    try:
-        x = np.zeros((1, 32), np.float32)
-        run(name, "condition", given=x, noise=x, rows=1, out=x)
-    except _core.DeviceError as error:
-        pytest.skip(str(error))
+    x = np.zeros((1, 32), np.float32)
+    opened(name, lambda: run(name, "condition", given=x, noise=x, rows=1, out=x))
     return name
 
 

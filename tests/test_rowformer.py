@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devices import opened
 
 from netdiffusion import _core
 
@@ -26,13 +27,9 @@ INSTRUCTIONS = ("avx512", "avx2", "baseline")
 LENGTHS = (1, 7, 63, 65, 127)
 
 
-def available(instructions: str, path: Path, size: dict[str, int]) -> bool:
-    """Tell whether this CPU has the instructions."""
-    try:
-        _core.Model(path, device=f"cpu:{instructions}", **size)
-    except _core.DeviceError:
-        return False
-    return True
+def model_of(path: Path, size: dict[str, int], device: str) -> _core.Model:
+    """Open the network on a device."""
+    return opened(device, lambda: _core.Model(path, device=device, **size))
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -91,9 +88,7 @@ def assert_close(got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> N
 def test_every_block_is_torchs(case: tuple, instructions: str) -> None:
     """Input, each block and logits of a ragged batch."""
     path, size, reference = case
-    if not available(instructions, path, size):
-        pytest.skip(f"this CPU has no {instructions}")
-    model = _core.Model(path, device=f"cpu:{instructions}", **size)
+    model = model_of(path, size, f"cpu:{instructions}")
     given = inputs(size, LENGTHS)
     assert_close(model.forward(**given), expected(reference, given))
 
@@ -102,10 +97,7 @@ def test_every_block_is_torchs(case: tuple, instructions: str) -> None:
 def test_held_cells_enter_clean(case: tuple, device: str) -> None:
     """Known cells, some in each row, all of a row, none; with and without mask."""
     path, size, reference = case
-    try:
-        model = _core.Model(path, device=device, **size)
-    except _core.DeviceError as error:
-        pytest.skip(str(error))
+    model = model_of(path, size, device)
     given = inputs(size, LENGTHS)
     rng = np.random.default_rng(2)
     held = rng.integers(-1, 2, given["x"].shape[:2], np.int8)
@@ -123,10 +115,7 @@ def test_held_cells_enter_clean(case: tuple, device: str) -> None:
 def test_first_step_has_no_estimate(case: tuple, device: str) -> None:
     """Zeros are no estimate, though no three colours add up to 0; held and not."""
     path, size, reference = case
-    try:
-        model = _core.Model(path, device=device, **size)
-    except _core.DeviceError as error:
-        pytest.skip(str(error))
+    model = model_of(path, size, device)
     given = inputs(size, LENGTHS)
     given["estimate"][:] = 0
     assert_close(model.forward(**given), expected(reference, given))

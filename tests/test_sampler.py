@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from devices import opened
 
 from netdiffusion import _core
 
@@ -45,10 +46,8 @@ def model(path: Path) -> _core.Model:
 @pytest.fixture(scope="module", params=["cpu", "vulkan:0"])
 def any_model(request: pytest.FixtureRequest, path: Path) -> _core.Model:
     """Open the engine on each device of this machine."""
-    try:
-        return _core.Model(path, device=request.param, **SIZE)
-    except _core.DeviceError as error:
-        pytest.skip(str(error))
+    name = str(request.param)
+    return opened(name, lambda: _core.Model(path, device=name, **SIZE))
 
 
 def flows(n: int) -> dict[str, Any]:
@@ -221,10 +220,8 @@ def test_held_cells_are_the_loop_in_torch(
 
 def test_devices_draw_the_same_cells(path: Path) -> None:
     """At least 99.99 % of the cells of the CPU's and of Vulkan's draws."""
-    try:
-        other = _core.Model(path, device="vulkan:0", **SIZE)
-    except _core.DeviceError as error:
-        pytest.skip(str(error))
+    name = "vulkan:0"
+    other = opened(name, lambda: _core.Model(path, device=name, **SIZE))
     given = flows(300)
     for options in ({}, {"sampler": "ancestral"}, {"guidance": 2.0}):
         one = _core.Model(path, device="cpu", **SIZE).sample(**given, **options)
