@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiffusion._core import Error, FormatError
+from netdiffusion.ports import check_ports
 
 __all__ = ["AdapterFiles", "read_adapters", "write_adapter"]
 
@@ -176,6 +177,7 @@ def _read_adapter(directory: Path) -> tuple[AdapterFiles, str]:
         lengths = classes[0]["lengths"]
         if config["peft_type"] != "LORA" or len(classes) != 1 or not lengths:
             raise ValueError("not LoRA for one class")
+        check_ports(classes[0])
         adapter = AdapterFiles(directory, classes, scale)
         return adapter, str(config["base_fingerprint"])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as why:

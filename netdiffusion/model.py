@@ -921,8 +921,8 @@ def _check_classes(directory: Path, classes: list[Any]) -> None:
     for number, entry in enumerate(classes):
         try:
             numbers = [*map(int, entry["lengths"]), *entry["lengths"].values()]
-            if min(numbers, default=0) < 1 or entry["flows"] < 0:
-                raise ValueError("no lengths, or not of 1 on")
+            if min(numbers, default=0) < 1 or entry["flows"] < 0 or not entry["name"]:
+                raise ValueError("no name, or no lengths of 1 on")
             check_ports(entry)
         except (KeyError, TypeError, ValueError, AttributeError) as why:
             raise FormatError(
