@@ -30,7 +30,9 @@ import numpy.typing as npt
 import netdiffusion as nd
 from netdiffusion import _core
 
-CELLS, PLANE, WIDTH, MLP, HEADS = 284, 288, 256, 768, 4
+NETWORK = nd.FlowDiffusion.from_pretrained().config_["network"]
+CELLS, WIDTH, MLP, HEADS = (NETWORK[n] for n in ("columns", "width", "mlp", "heads"))
+PLANE = -(-CELLS // 32) * 32  # nd_stride of backend.h
 NONE, GELU, GATED = 0, 2, 4
 STEP = """noise_row input_scale estimated guidance a b c noise_scale temperature
 draw_stream noise_stream seed_low seed_high"""

@@ -237,8 +237,9 @@ def is_again(d: Drawn, i: int) -> bool:
 
 
 def is_gap(d: Drawn, i: int) -> bool:
-    """Tell whether a hole was drawn before the packet, or a probe."""
-    return bool(d.seq_hint[i] == GAP) or any(is_probe(d, k) for k in d.before(i))
+    """Tell whether a hole was drawn before the packet, or its sender has probed."""
+    mine = d.before(i)
+    return bool(d.seq_hint[i] == GAP) or (bool(mine) and is_probe(d, mine[-1]))
 
 
 def is_unordered(d: Drawn, i: int) -> bool:
