@@ -14,7 +14,7 @@ ROW = nd.get_layout("netdiffusion-1088")
 FORM = nd.get_layout("netdiffusion-canonical")
 IN_ORDER, AGAIN, GAP = range(3)
 ALL, PART, DUPLICATE = range(3)
-ZERO, COUNTER, RANDOM = range(3)
+ZERO, COUNTER, RANDOM, SAME = range(4)
 
 Cells = npt.NDArray[np.int8]
 
@@ -169,12 +169,12 @@ def test_sequence_numbers_wrap() -> None:
 
 
 def test_ip_id_hints() -> None:
-    """Zero, counter up to 64 apart per direction, random."""
-    ids = [7, 0, 8, 9, 73, 138, 65530, 20, 0]
-    way = [0, 1, 0, 0, 0, 0, 0, 0, 0]
+    """Zero, counter up to 64 apart per direction, random, the one before."""
+    ids = [7, 0, 8, 9, 73, 138, 65530, 20, 20, 0]
+    way = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]
     rows = canonical([segment(1, 1, ip_id=i) for i in ids], way)
     expected = [COUNTER, ZERO, COUNTER, COUNTER, COUNTER, RANDOM, RANDOM]
-    assert value(rows, "motion_id") == [*expected, COUNTER, ZERO]
+    assert value(rows, "motion_id") == [*expected, COUNTER, SAME, ZERO]
 
 
 def test_hints_are_absent_where_they_mean_nothing() -> None:

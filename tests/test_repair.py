@@ -38,7 +38,7 @@ from netdiffusion import _core
 ARRAYS = ("rows", "timestamps", "direction", "wire_length", "addresses", "ports")
 IN_ORDER, AGAIN, GAP = range(3)
 ALL, PART, DUPLICATE = range(3)
-ZERO, COUNTER, RANDOM = range(3)
+ZERO, COUNTER, RANDOM, SAME = range(4)
 MTU = 1500
 
 
@@ -873,11 +873,31 @@ def test_urgent_needs_data() -> None:
 
 
 def test_ip_ids_keep_their_policy() -> None:
-    """Zero, counter and random are told apart again."""
-    policy = [COUNTER, COUNTER, ZERO, RANDOM, COUNTER, RANDOM]
+    """Zero, counter, random and the same again are told apart again."""
+    policy = [COUNTER, COUNTER, ZERO, RANDOM, COUNTER, RANDOM, SAME, SAME]
     flows, report = repaired([packet("udp", motion_id=p) for p in policy])
     assert hints(flows, "motion_id") == policy
     assert report.by_rule() == {}
+
+
+def test_an_ip_id_repeats_only_one_that_was_sent() -> None:
+    """Not the first, nor a zero: these count instead."""
+    policy = [SAME, SAME, ZERO, SAME]
+    flows, report = repaired([packet("udp", motion_id=p) for p in policy])
+    assert hints(flows, "motion_id") == [COUNTER, SAME, ZERO, COUNTER]
+    assert report.by_rule() == {"ip-id": 2}
+
+
+def test_senders_count_as_hosts_do() -> None:
+    """Three in ten share their counter with other traffic, one in seven is new."""
+    n, packets = 600, 12
+    rows = np.stack([packet("udp", motion_id=COUNTER)] * (n * packets))
+    flows, _ = nd.repair_canonical(rows, np.arange(0, len(rows) + 1, packets), "x")
+    ids = nd.get_layout(flows.layout).values(flows.rows, "ipv4_id").reshape(n, packets)
+    steps = np.diff(ids, axis=1) % 65536
+    assert steps.min() == 1 and 20 < steps.max() <= 64
+    assert 0.2 < np.mean((steps > 1).any(axis=1)) < 0.4
+    assert 0.1 < np.mean(ids[:, 0] < 4096) < 0.3
 
 
 def test_times_rise_by_gaps_inside_their_bin() -> None:

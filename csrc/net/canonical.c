@@ -8,7 +8,6 @@ enum { OPTION_EOL = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_SCALE = 3 };
 
 enum { OPTION_BYTES = 40, OPTION_CELLS = 320 };
 
-enum { COUNTER_STEP = 64 }; /* widest step of an IP id that still counts */
 
 /* What a sender has shown of itself so far. */
 struct sender {
@@ -205,8 +204,10 @@ hint_id(const int8_t *row, struct sender *me)
     enum nd_hint_id hint = ND_ID_RANDOM;
     if (id == 0)
         hint = ND_ID_ZERO;
-    else if (!me->sent_id || (step >= 1 && step <= COUNTER_STEP))
+    else if (!me->sent_id || (step >= 1 && step <= ND_ID_STEPS))
         hint = ND_ID_COUNTER;
+    else if (step == 0)
+        hint = ND_ID_SAME;
     me->sent_id = true;
     me->last_id = id;
     return hint;

@@ -27,7 +27,10 @@
 /* Values of the hint cells motion_seq, motion_ack and motion_id. */
 enum nd_hint_seq { ND_SEQ_IN_ORDER, ND_SEQ_AGAIN, ND_SEQ_GAP };
 enum nd_hint_ack { ND_ACK_ALL, ND_ACK_PART, ND_ACK_DUPLICATE };
-enum nd_hint_id { ND_ID_ZERO, ND_ID_COUNTER, ND_ID_RANDOM };
+enum nd_hint_id { ND_ID_ZERO, ND_ID_COUNTER, ND_ID_RANDOM, ND_ID_SAME };
+
+/* The largest step between two IP ids that is taken for a counter's. */
+enum { ND_ID_STEPS = 64 };
 
 void nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
                          const uint8_t *directions, int8_t *canonical);

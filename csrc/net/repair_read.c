@@ -148,7 +148,7 @@ read_motion(struct nd_step *step, const int8_t *cells)
     step->gap_code = motion >> 6 & 0x1ff;
     step->seq_hint = known_hint(motion >> 4 & 3);
     step->ack_hint = known_hint(motion >> 2 & 3);
-    step->id_hint = known_hint(motion & 3);
+    step->id_hint = motion & 3;
 }
 
 void

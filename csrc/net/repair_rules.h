@@ -68,8 +68,8 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "nearer")                                                               \
     X(IP_ID, "ip-id", FLOW,                                                   \
       "RFC 6864 4.1",                                                         \
-      "an IP id counts up, is random, or stays zero; fragments share one "    \
-      "above zero",                                                           \
+      "an IP id counts up, is random, repeats or stays zero; fragments "      \
+      "share one above zero",                                                 \
       "a sender's first id counts, a fragment's is not zero")                 \
     X(IP_FRAGMENT, "ip-fragment", FLOW,                                       \
       "RFC 791 3.2, RFC 8200 4.5",                                            \
