@@ -997,6 +997,30 @@ def test_every_icmp_type_is_clean(version: int, tmp_path: Path) -> None:
     assert {"icmp-type", "icmp-body"} <= set(report.by_rule())
 
 
+@pytest.mark.parametrize(("version", "error", "asks"), [(4, 11, 8), (6, 3, 128)])
+def test_an_error_quotes_its_cause(
+    version: int, error: int, asks: int, tmp_path: Path
+) -> None:
+    """The latest message of its receiver, by id, number and length."""
+    rows = [
+        packet("icmp", version=version, icmp_type=t, server=t == error, size=size)
+        for t, size in ((asks, 56), (asks, 1200), (error, 64), (asks, 56))
+    ]
+    flows, _ = repaired(rows)
+    path = tmp_path / "error.pcap"
+    assert expert_lines(flows, path) == []
+    assert nd.validate(path).checksums["right"] == len(rows)
+    frame = path.read_bytes()[24 + sum(16 + int(n) for n in flows.wire_length[:2]) :]
+    ip = {4: 20, 6: 40}[version]
+    quote = frame[16 + 14 + ip + 8 :]
+    rest = values(flows, "icmp_roh")[1]
+    assert int.from_bytes(quote[ip + 4 : ip + 8], "big") == rest
+    assert quote[ip] == asks
+    told = int.from_bytes(quote[2:4] if version == 4 else quote[4:6], "big")
+    assert told == 8 + 1200 + (ip if version == 4 else 0)
+    assert quote[12:20] == frame[46:50] + frame[42:46] if version == 4 else True
+
+
 def test_listener_reports_have_their_router_alert(tmp_path: Path) -> None:
     """RFC 3810: eight bytes of hop-by-hop options, hop limit 1."""
     sizes = {130: (16, 18, 20), 131: (16,), 143: (20, 41)}

@@ -11,6 +11,7 @@
 #ifndef ND_NET_ICMP_H
 #define ND_NET_ICMP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,9 +39,22 @@ struct nd_icmp_message {
     uint8_t hops;       /* 0, or the hop limit that the message must have */
     enum nd_icmp_rest rest;
     uint8_t pair; /* of a request: its reply; of a reply: its request */
+    uint8_t instead; /* what repair makes of it where it is not 0: connection
+                        trackers call the message itself invalid */
+    bool link_local; /* so is its sender's address, RFC 4861 6.1.2 and 8.1, RFC
+                        2710 section 3, RFC 3810 section 5 */
 };
 
 const struct nd_icmp_message *nd_icmp_find(uint8_t ip_version, uint8_t type);
+
+/* Whether a message quotes the packet that caused it. */
+bool nd_icmp_is_error(uint8_t ip_version, uint8_t type);
+
+/* Whether an IPv6 address is a link's own (fe80::/10), or none is told. */
+bool nd_icmp_link_local(const uint8_t address[16]);
+
+/* Whether errors quote it: a request or a reply, which trackers know. */
+bool nd_icmp_is_quoted(uint8_t ip_version, uint8_t type);
 
 /*
  * Bytes of the hop-by-hop header with a Router Alert that stands before an

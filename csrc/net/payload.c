@@ -12,52 +12,73 @@ enum { DISCARD_PORT = 9 }; /* RFC 863 */
 
 /*
  * An error quotes the packet that caused it, RFC 792 and RFC 4443 section
- * 2.4: here an IP header of the receiver and a UDP header of its datagram.
+ * 2.4: an IP header of the receiver and the header of its message. Where the
+ * flow does not hold the cause that is a UDP datagram.
  */
+
+/* At least as much as is quoted, whatever the message held. */
+static uint32_t
+quoted_length(const struct nd_payload *p, uint32_t ip_bytes)
+{
+    uint32_t quoted = p->length - ip_bytes;
+    uint32_t had = p->cause != NULL ? 8 + p->cause->length : 0;
+    return had > quoted ? had : quoted;
+}
+
+/* The transport header behind a quoted IP header, with its sum from there. */
+static void
+quote_transport(const struct nd_payload *p, uint64_t sum, uint32_t length,
+                uint8_t *at)
+{
+    size_t checksum = p->cause != NULL ? 2 : 6;
+    if (p->cause != NULL) {
+        memcpy(at, p->cause->header, 8);
+    } else {
+        nd_put16(at, 49152);
+        nd_put16(at + 2, DISCARD_PORT);
+        nd_put16(at + 4, length);
+    }
+    nd_put16(at + checksum, 0);
+    if (p->cause == NULL && p->ip_version == 4)
+        return; /* left out, RFC 768 */
+    uint16_t is = nd_checksum_end(nd_checksum_add(sum, at, 8));
+    nd_put16(at + checksum, is == 0 && p->cause == NULL ? 0xffff : is);
+}
+
 static size_t
 quote4(const struct nd_payload *p, uint8_t *head)
 {
-    uint32_t datagram = p->length - 20;
-    const uint8_t *from = p->ends->address[!p->direction];
-    const uint8_t *to = p->ends->address[p->direction];
     if (p->length < 28)
         return 0;
+    uint32_t length = quoted_length(p, 20);
     memset(head, 0, 28);
     head[0] = 0x45;
-    nd_put16(head + 2, 20 + datagram);
+    nd_put16(head + 2, 20 + length);
     nd_put16(head + 4, p->number + 1);
     head[8] = 1;
-    head[9] = UDP;
-    memcpy(head + 12, from, 4);
-    memcpy(head + 16, to, 4);
+    head[9] = p->cause != NULL ? ICMP : UDP;
+    memcpy(head + 12, p->ends->address[!p->direction], 4);
+    memcpy(head + 16, p->ends->address[p->direction], 4);
     nd_put16(head + 10, nd_checksum_end(nd_checksum_add(0, head, 20)));
-    nd_put16(head + 20, 49152);
-    nd_put16(head + 22, DISCARD_PORT);
-    nd_put16(head + 24, datagram);
+    quote_transport(p, 0, length, head + 20);
     return 28;
 }
 
 static size_t
 quote6(const struct nd_payload *p, uint8_t *head)
 {
-    uint32_t datagram = p->length - 40;
-    const uint8_t *from = p->ends->address[!p->direction];
-    const uint8_t *to = p->ends->address[p->direction];
     if (p->length < 48)
         return 0;
+    uint32_t length = quoted_length(p, 40);
     memset(head, 0, 48);
     head[0] = 0x60;
-    nd_put16(head + 4, datagram);
-    head[6] = UDP;
+    nd_put16(head + 4, length);
+    head[6] = p->cause != NULL ? ICMP6 : UDP;
     head[7] = 1;
-    memcpy(head + 8, from, 16);
-    memcpy(head + 24, to, 16);
-    nd_put16(head + 40, 49152);
-    nd_put16(head + 42, DISCARD_PORT);
-    nd_put16(head + 44, datagram);
-    uint16_t sum = nd_checksum_end(nd_checksum_add(
-        nd_checksum_pseudo(0, head, UDP, datagram), head + 40, 8));
-    nd_put16(head + 46, sum == 0 ? 0xffff : sum);
+    memcpy(head + 8, p->ends->address[!p->direction], 16);
+    memcpy(head + 24, p->ends->address[p->direction], 16);
+    quote_transport(p, nd_checksum_pseudo(0, head, head[6], length), length,
+                    head + 40);
     return 48;
 }
 
@@ -107,7 +128,7 @@ static size_t
 icmp6_head(const struct nd_payload *p, uint8_t *head)
 {
     uint8_t type = p->transport[0];
-    if (type >= 1 && type <= 4)
+    if (nd_icmp_is_error(6, type))
         return quote6(p, head);
     if (type >= 133 && type <= 137) {
         const struct nd_icmp_message *m = nd_icmp_find(6, type);
@@ -349,12 +370,30 @@ nd_payload_head(const struct nd_payload *payload,
         return 0;
     if (payload->protocol == TCP || payload->protocol == UDP)
         return service_head(payload, head);
-    if (payload->protocol == ICMP) {
-        uint8_t type = payload->transport[0];
-        bool error = (type >= 3 && type <= 5) || type == 11 || type == 12;
-        return error ? quote4(payload, head) : 0;
-    }
+    if (payload->protocol == ICMP)
+        return nd_icmp_is_error(4, payload->transport[0])
+                   ? quote4(payload, head) : 0;
     if (payload->protocol == ICMP6)
         return icmp6_head(payload, head);
     return 0;
+}
+
+void
+nd_causes_note(struct nd_causes *causes, const struct nd_payload *packet,
+               bool whole)
+{
+    uint8_t d = packet->direction;
+    bool icmp = packet->protocol == ICMP || packet->protocol == ICMP6;
+    if (!icmp || !whole || !nd_icmp_is_quoted(packet->ip_version,
+                                              packet->transport[0]))
+        return;
+    memcpy(causes->latest[d].header, packet->transport, 8);
+    causes->latest[d].length = packet->length;
+    causes->known[d] = true;
+}
+
+const struct nd_cause *
+nd_causes_find(const struct nd_causes *causes, uint8_t direction)
+{
+    return causes->known[!direction] ? &causes->latest[!direction] : NULL;
 }

@@ -138,7 +138,7 @@ checksum_at(uint8_t protocol)
 /* RFC 9293 section 3.1, RFC 8200 section 8.1; ICMP has no pseudo-header. */
 static void
 write_checksum(const struct nd_draft *flow, const struct nd_step *step,
-               uint32_t number, struct wire *w)
+               uint32_t number, struct nd_causes *causes, struct wire *w)
 {
     uint8_t head[ND_PAYLOAD_HEAD];
     struct nd_payload payload = {
@@ -146,6 +146,7 @@ write_checksum(const struct nd_draft *flow, const struct nd_step *step,
         .direction = step->direction, .number = number,
         .length = step->payload, .transport = w->transport,
         .ends = &flow->ends,
+        .cause = nd_causes_find(causes, step->direction),
     };
     uint64_t sum = 0;
     if (flow->protocol != ND_PROTOCOL_ICMP)
@@ -157,6 +158,7 @@ write_checksum(const struct nd_draft *flow, const struct nd_step *step,
     if (checksum == 0 && flow->protocol == ND_PROTOCOL_UDP)
         checksum = 0xffff;
     nd_put16(w->transport + checksum_at(flow->protocol), checksum);
+    nd_causes_note(causes, &payload, !step->mf);
 }
 
 /*
@@ -199,6 +201,7 @@ void
 nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out)
 {
     uint32_t sent[2] = {0, 0};
+    struct nd_causes causes = {.known = {false, false}};
     for (size_t i = 0; i < flow->n; i++) {
         const struct nd_step *step = &flow->steps[i];
         struct wire w = {.extension_bytes = 0};
@@ -215,7 +218,7 @@ nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out)
         else
             write_ipv4(flow, step, &w);
         if (!step->later)
-            write_checksum(flow, step, sent[step->direction], &w);
+            write_checksum(flow, step, sent[step->direction], &causes, &w);
         sent[step->direction]++;
         write_row(flow, &w, out->rows + i * ND_ROW_CELLS);
         out->times[i] = step->time;

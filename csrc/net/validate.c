@@ -35,6 +35,7 @@ struct watch {
     struct nd_violations *v;
     struct nd_tcp_watch tcp;
     struct echoes echoes;
+    struct nd_causes causes;
     uint32_t sent[2];
 };
 
@@ -186,7 +187,9 @@ check_checksum(struct watch *w, const struct nd_seen *seen, uint8_t protocol)
         .direction = seen->direction, .number = w->sent[seen->direction],
         .length = seen->payload, .transport = seen->transport,
         .ends = &w->evidence->ends,
+        .cause = nd_causes_find(&w->causes, seen->direction),
     };
+    nd_causes_note(&w->causes, &payload, !seen->fragment);
     if (!w->evidence->known_payload || checksum_left_out(seen, protocol) ||
         (seen->fragment && protocol == ICMP6))
         return; /* ICMPv6 counts the length of all fragments */

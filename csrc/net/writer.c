@@ -6,6 +6,7 @@
 
 #include "bytes.h"
 #include "checksum.h"
+#include "icmp.h"
 #include "rows.h"
 
 enum {
@@ -18,6 +19,8 @@ enum {
     IPV6_NOTHING = 59
 };
 
+#define NO_CAUSE UINT32_MAX
+
 struct nd_writer {
     struct nd_dump *dump;
     uint8_t frame[FRAME_MOST]; /* zeros behind the headers */
@@ -29,6 +32,7 @@ struct place {
     uint32_t flow;
     uint32_t packet; /* in the flow */
     uint32_t number; /* earlier packets of its sender in the flow */
+    uint32_t cause;  /* the packet that an ICMP error quotes, or NO_CAUSE */
 };
 
 struct frame {
@@ -44,6 +48,7 @@ struct decoded {
     size_t body;      /* behind the IP header */
     struct nd_endpoints ends;
     struct nd_payload payload; /* points into this struct */
+    struct nd_cause cause;
 };
 
 enum nd_status
@@ -93,26 +98,6 @@ compare_places(const void *a, const void *b)
     return x->packet < y->packet ? -1 : x->packet > y->packet;
 }
 
-/* All packets in time order; the caller frees them. */
-static struct place *
-sorted_places(const struct nd_writer_flows *flows)
-{
-    size_t n = (size_t)flows->offsets[flows->n];
-    struct place *places = malloc((n + 1) * sizeof *places);
-    struct place *at = places;
-    for (size_t f = 0; f < flows->n && places != NULL; f++) {
-        uint32_t sent[2] = {0, 0};
-        for (int64_t i = flows->offsets[f]; i < flows->offsets[f + 1]; i++)
-            *at++ =
-                (struct place){flows->timestamps[i], (uint32_t)f,
-                               (uint32_t)(i - flows->offsets[f]),
-                               sent[flows->direction[i] & 1]++};
-    }
-    if (places != NULL)
-        qsort(places, n, sizeof *places, compare_places);
-    return places;
-}
-
 /* The IP protocol of the transport header in a row, 0 for none. */
 static uint8_t
 protocol_of(const struct nd_layout *layout, const int8_t *row)
@@ -140,6 +125,64 @@ flow_protocol(const struct nd_writer_flows *flows, size_t flow)
         protocol = protocol_of(flows->layout,
                                flows->rows + (size_t)i * flows->layout->cells);
     return protocol != 0 ? protocol : IPV6_NOTHING;
+}
+
+static uint32_t
+field_of(const struct nd_layout *layout, const int8_t *row,
+         enum nd_field_id id)
+{
+    int at = layout->first_cell[id];
+    return at < 0 ? 0 : nd_cells_get(row + at, nd_fields[id].bits);
+}
+
+/* Whether an ICMP error may quote the packet: whole, a request or a reply. */
+static bool
+is_quoted(const struct nd_layout *layout, const int8_t *row)
+{
+    if (nd_layout_row_transport(layout, row) != ND_HEADER_ICMP)
+        return false;
+    bool ipv6 = nd_layout_row_ip(layout, row) == ND_HEADER_IPV6;
+    bool part = ipv6 ? field_of(layout, row, ND_FIELD_IPV6_NEXT) ==
+                           IPV6_FRAGMENT
+                     : field_of(layout, row, ND_FIELD_IPV4_MF) |
+                           field_of(layout, row, ND_FIELD_IPV4_OFFSET);
+    return !part && nd_icmp_is_quoted(
+        ipv6 ? 6 : 4, (uint8_t)field_of(layout, row, ND_FIELD_ICMP_TYPE));
+}
+
+/* The places of a flow's packets, in their order. */
+static struct place *
+flow_places(const struct nd_writer_flows *flows, size_t flow,
+            struct place *at)
+{
+    uint8_t protocol = flow_protocol(flows, flow);
+    bool icmp = protocol == 1 || protocol == 58;
+    uint32_t sent[2] = {0, 0}, quoted[2] = {NO_CAUSE, NO_CAUSE};
+    int64_t first = flows->offsets[flow];
+    for (int64_t i = first; i < flows->offsets[flow + 1]; i++) {
+        uint8_t d = flows->direction[i] & 1;
+        uint32_t packet = (uint32_t)(i - first);
+        *at++ = (struct place){flows->timestamps[i], (uint32_t)flow, packet,
+                               sent[d]++, quoted[!d]};
+        if (icmp && is_quoted(flows->layout, flows->rows +
+                                  (size_t)i * flows->layout->cells))
+            quoted[d] = packet;
+    }
+    return at;
+}
+
+/* All packets in time order; the caller frees them. */
+static struct place *
+sorted_places(const struct nd_writer_flows *flows)
+{
+    size_t n = (size_t)flows->offsets[flows->n];
+    struct place *places = malloc((n + 1) * sizeof *places);
+    struct place *at = places;
+    for (size_t f = 0; f < flows->n && places != NULL; f++)
+        at = flow_places(flows, f, at);
+    if (places != NULL)
+        qsort(places, n, sizeof *places, compare_places);
+    return places;
 }
 
 static size_t
@@ -272,6 +315,23 @@ decode_row(const struct nd_writer_flows *flows, const struct place *place,
     return ND_OK;
 }
 
+/* The message that an ICMP error quotes. */
+static void
+decode_cause(const struct nd_writer_flows *flows, const struct place *place,
+             struct decoded *d)
+{
+    struct place at = *place;
+    struct decoded cause;
+    at.packet = place->cause;
+    if (place->cause == NO_CAUSE ||
+        !nd_icmp_is_error(d->payload.ip_version, d->headers[d->ip]) ||
+        decode_row(flows, &at, &cause, NULL) != ND_OK)
+        return;
+    memcpy(d->cause.header, cause.payload.transport, sizeof d->cause.header);
+    d->cause.length = cause.payload.length;
+    d->payload.cause = &d->cause;
+}
+
 /* The first bytes of a payload that is zeros otherwise. */
 static size_t
 put_head(const struct nd_payload *payload, uint8_t *bytes)
@@ -324,6 +384,7 @@ build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
     enum nd_status status = decode_row(flows, place, &d, err);
     if (status != ND_OK)
         return status;
+    decode_cause(flows, place, &d);
     struct nd_fragment fragment = {.offset = 0};
     if (d.extension > 0 && d.headers[6] == IPV6_FRAGMENT)
         fragment = nd_writer_fragment(flows, place->flow, place->packet);
