@@ -23,8 +23,8 @@ tcptrace  connections that it calls complete (SYN and FIN of both ends) beside
 conntrack the kernel's tracker, strict, behind a wire between two network
           namespaces: packets called invalid, and whether tcpreplay delivered all.
           It takes no connection up on a SYN-ACK, FIN or RST, so flows drawn
-          without a beginning are counted apart, and it wants to have seen the
-          cause of an ICMP error, so errors drawn without one are counted too
+          without a beginning are counted apart, and so are ICMP errors before
+          which their receiver has sent nothing
 
 It needs root for the last one, and the programs. ``--flows`` is the size of a set,
 ``--payload`` what packets carry; ``--json`` writes the figures with the first cases

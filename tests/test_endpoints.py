@@ -52,16 +52,15 @@ def test_every_packet_of_lab_flows_arrives_and_none_is_invalid(tmp_path: Path) -
 def followed(flows: nd.FlowSet) -> npt.NDArray[np.intp]:
     """Return the flows that the tracker can follow from their first packet on.
 
-    It takes up no connection at a SYN-ACK, FIN or RST, loses count of data where
-    SYNs cross, and holds ICMP against packets that it has seen.
+    It takes up no connection at a SYN-ACK, FIN or RST, and loses count of data
+    where SYNs cross.
     """
     syn, ack, fin, rst = (
         ROW.values(flows.rows, f"tcp_{n}") > 0 for n in ("syn", "ackf", "fin", "rst")
     )
     crossed = np.add.reduceat(syn & ~ack & (flows.direction == 1), flows.offsets[:-1])
     late = (fin | rst | (syn & ack))[flows.offsets[:-1]]
-    tcp = (flows.protocol == 6) & ~late & (crossed == 0)
-    return np.flatnonzero(tcp | (flows.protocol == 17))
+    return np.flatnonzero((flows.protocol != 6) | (~late & (crossed == 0)))
 
 
 def test_every_packet_of_random_rows_arrives_and_none_is_invalid(

@@ -997,6 +997,47 @@ def test_every_icmp_type_is_clean(version: int, tmp_path: Path) -> None:
     assert {"icmp-type", "icmp-body"} <= set(report.by_rule())
 
 
+@pytest.mark.parametrize(
+    ("version", "error", "asks", "answers"),
+    [(4, 3, 8, 0), (4, 11, 13, 14), (6, 1, 128, 129)],
+)
+def test_an_error_has_a_cause(
+    version: int, error: int, asks: int, answers: int
+) -> None:
+    """It is about what its receiver has sent, or else a request comes first."""
+    echo = {4: 8, 6: 128}[version]
+
+    def types(*drawn: tuple[int, bool]) -> list[tuple[int, int]]:
+        rows = [
+            packet("icmp", version=version, icmp_type=t, server=s, size=64)
+            for t, s in drawn
+        ]
+        flows, _ = repaired(rows)
+        assert nd.validate(flows).ok
+        return list(
+            zip(values(flows, "icmp_type"), flows.direction.tolist(), strict=True)
+        )
+
+    assert types(*[(error, False)] * 3) == [(echo, 0), (error, 1), (error, 1)]
+    assert types((error, False), (error, True)) == [(echo, 0), (error, 1)]
+    assert types((asks, False), (error, True)) == [(asks, 0), (error, 1)]
+    assert types((asks, False), (error, False)) == [(asks, 0), (error, 1)]
+    about_a_reply = [(asks, 0), (answers, 1), (error, 0)]
+    assert types(*((t, bool(s)) for t, s in about_a_reply)) == about_a_reply
+
+
+def test_an_error_counts_fragments_when_all_have_come() -> None:
+    """Between them neither it nor a reply is about their message."""
+    first = packet("icmp", icmp_type=8, size=1480)
+    later = packet("icmp", size=100)
+    later[SPANS["icmp"]] = -1
+    for between in (3, 0):
+        rows = [first, packet("icmp", icmp_type=between, server=True, size=64), later]
+        assert values(repaired(rows)[0], "icmp_type")[:2] == [8, 8]
+        rows = [first, later, packet("icmp", icmp_type=0, server=True, size=64)]
+    assert values(repaired(rows)[0], "icmp_type")[2] == 0
+
+
 @pytest.mark.parametrize(("version", "error", "asks"), [(4, 11, 8), (6, 3, 128)])
 def test_an_error_quotes_its_cause(
     version: int, error: int, asks: int, tmp_path: Path
@@ -1019,6 +1060,25 @@ def test_an_error_quotes_its_cause(
     told = int.from_bytes(quote[2:4] if version == 4 else quote[4:6], "big")
     assert told == 8 + 1200 + (ip if version == 4 else 0)
     assert quote[12:20] == frame[46:50] + frame[42:46] if version == 4 else True
+
+
+def test_what_no_tracker_knows_gives_way() -> None:
+    """Router discovery over IPv4, and redirects of neighbor discovery."""
+    routers = [packet("icmp", icmp_type=t, size=16) for t in (9, 10)]
+    assert values(repaired(routers)[0], "icmp_type") == [8, 8]
+    redirect = packet("icmp", version=6, icmp_type=137, size=40)
+    assert values(repaired([redirect])[0], "icmp_type") == [136]
+
+
+def test_routers_and_listeners_speak_on_their_link() -> None:
+    """RFC 4861 6.1.2, RFC 2710 3: their addresses begin with fe80::/64."""
+    rows = [packet("icmp", version=6, icmp_type=t, size=24) for t in (134, 130)]
+    rows += [packet("icmp", version=6, icmp_type=135, server=True, size=24)]
+    flows, _ = repaired(rows)
+    assert flows.addresses[0, 0, :8].tobytes().hex() == "fe80000000000000"
+    assert flows.addresses[0, 1, :4].tobytes().hex() == "20010db8"
+    again = nd.repair(flows, seed=3)
+    assert np.array_equal(again.addresses, flows.addresses)
 
 
 def test_listener_reports_have_their_router_alert(tmp_path: Path) -> None:

@@ -160,6 +160,9 @@ def test_udp_and_icmp_faults() -> None:
     solicitation = repaired([packet("icmp", version=6, icmp_type=135, size=24)])[0]
     put(solicitation, 0, "ipv6_hl", 64)
     assert broken(solicitation) == {"ip-ttl"}
+    router = repaired([packet("icmp", version=6, icmp_type=134, size=24)])[0]
+    router.addresses[0, 0, :2] = (0x20, 0x01)
+    assert "icmp-link" in broken(router)
 
 
 def test_missing_headers_are_told() -> None:

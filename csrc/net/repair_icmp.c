@@ -1,24 +1,125 @@
 #include "icmp.h"
 #include "repair_flow.h"
 
-/* Unknown types become echo: requests of the client, replies of the server. */
+/*
+ * What one end has told its peer that trackers know: whole requests, and
+ * messages that an error may quote. A message in fragments counts from the
+ * last one on, and is not quoted.
+ */
+struct told {
+    uint32_t requests; /* a bit each, type % 32: no two share one */
+    uint32_t parts;    /* of the message whose fragments have not all come */
+    bool open;         /* that there is one */
+    bool quoted;
+};
+
+static uint32_t
+type_bit(uint8_t type)
+{
+    return UINT32_C(1) << type % 32;
+}
+
+static void
+set_type(struct nd_draft *flow, struct nd_step *step, enum nd_rule rule,
+         uint8_t type)
+{
+    const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version, type);
+    uint8_t code = step->icmp_code > m->most_code ? 0 : step->icmp_code;
+    nd_count_change(flow, rule, step->icmp_type, type);
+    nd_count_change(flow, rule, step->icmp_code, code);
+    step->icmp_type = type;
+    step->icmp_code = code;
+}
+
+/*
+ * Unknown types become echo: requests of the client, replies of the server.
+ * What trackers call invalid whatever comes before it gives way too.
+ */
+static uint8_t
+known_type(const struct nd_draft *flow, const struct nd_step *step)
+{
+    const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
+                                                   step->icmp_type);
+    if (m == NULL && flow->ip_version == 6)
+        return step->direction ? 129 : 128;
+    if (m == NULL)
+        return step->direction ? 0 : 8;
+    return m->instead != 0 ? m->instead : m->type;
+}
+
+/* A reply that the peer has not asked for becomes a request of its own. */
+static void
+settle_reply(struct nd_draft *flow, struct nd_step *step,
+             const struct told told[2])
+{
+    const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
+                                                   step->icmp_type);
+    if (m->rest == ND_REST_REPLY &&
+        !(told[!step->direction].requests & type_bit(m->pair)))
+        set_type(flow, step, ND_RULE_ICMP_ECHO, m->pair);
+}
+
+/*
+ * An error is about something that its receiver has sent. Where only its
+ * sender has sent anything, they change places; else it becomes a request.
+ */
+static void
+settle_error(struct nd_draft *flow, struct nd_step *step,
+             const struct told told[2])
+{
+    uint8_t d = step->direction;
+    if (!nd_icmp_is_error(flow->ip_version, step->icmp_type) ||
+        told[!d].quoted)
+        return;
+    if (told[d].quoted && !told[!d].open) {
+        nd_count_change(flow, ND_RULE_ICMP_CAUSE, d, !d);
+        step->direction = !d;
+    } else {
+        set_type(flow, step, ND_RULE_ICMP_CAUSE,
+                 flow->ip_version == 6 ? 128 : 8);
+    }
+}
+
+static void
+note_told(const struct nd_draft *flow, const struct nd_step *step,
+          struct told *me)
+{
+    const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
+                                                   step->icmp_type);
+    if (!step->later)
+        me->parts = m->rest == ND_REST_REQUEST ? type_bit(m->type) : 0;
+    if (!step->mf)
+        me->requests |= me->parts;
+    me->open = step->mf;
+    me->quoted |= !step->mf && !step->later &&
+                  nd_icmp_is_quoted(flow->ip_version, m->type);
+}
+
+/* RFC 4861 sections 6.1.2 and 8.1, RFC 2710 section 3: fe80::/64. */
+static void
+settle_link(struct nd_draft *flow, const struct nd_step *step)
+{
+    static const uint8_t prefix[8] = {0xfe, 0x80};
+    uint8_t *from = flow->ends.address[step->direction];
+    if (nd_icmp_find(flow->ip_version, step->icmp_type)->link_local &&
+        !nd_icmp_link_local(from))
+        memcpy(from, prefix, sizeof prefix);
+}
+
 void
 nd_repair_icmp_types(struct nd_draft *flow)
 {
+    struct told told[2];
+    memset(told, 0, sizeof told);
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
-        uint8_t type = step->icmp_type;
-        if (step->later)
-            continue;
-        if (nd_icmp_find(flow->ip_version, type) == NULL)
-            type = flow->ip_version == 6 ? (step->direction ? 129 : 128)
-                                         : (step->direction ? 0 : 8);
-        const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version, type);
-        uint8_t code = step->icmp_code > m->most_code ? 0 : step->icmp_code;
-        nd_count_change(flow, ND_RULE_ICMP_TYPE, step->icmp_type, type);
-        nd_count_change(flow, ND_RULE_ICMP_TYPE, step->icmp_code, code);
-        step->icmp_type = type;
-        step->icmp_code = code;
+        if (!step->later) {
+            set_type(flow, step, ND_RULE_ICMP_TYPE, known_type(flow, step));
+            settle_reply(flow, step, told);
+            settle_error(flow, step, told);
+            settle_link(flow, step);
+        }
+        note_told(flow, step, &told[step->direction]);
     }
 }
 
@@ -43,7 +144,6 @@ fit_body(struct nd_draft *flow, struct nd_step *step,
 struct asked {
     uint16_t sent, answered;
     int64_t times[ND_ECHO_RING];
-    uint32_t types; /* a bit each, type % 32: no two share one */
 };
 
 /*
@@ -65,27 +165,6 @@ answer(struct asked *a, int64_t now)
 }
 
 static uint32_t
-type_bit(uint8_t type)
-{
-    return UINT32_C(1) << type % 32;
-}
-
-/* A reply that the peer has not asked for becomes a request of its own. */
-static const struct nd_icmp_message *
-settle_reply(struct nd_draft *flow, struct nd_step *step,
-             const struct asked asked[2])
-{
-    const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
-                                                   step->icmp_type);
-    if (m->rest != ND_REST_REPLY ||
-        asked[!step->direction].types & type_bit(m->pair))
-        return m;
-    nd_count_change(flow, ND_RULE_ICMP_ECHO, step->icmp_type, m->pair);
-    step->icmp_type = m->pair;
-    return nd_icmp_find(flow->ip_version, m->pair);
-}
-
-static uint32_t
 second_half(const struct nd_draft *flow, const struct nd_step *step,
             const struct nd_icmp_message *m, struct asked asked[2])
 {
@@ -94,7 +173,6 @@ second_half(const struct nd_draft *flow, const struct nd_step *step,
     case ND_REST_REQUEST: {
         uint32_t id = nd_chance(flow, ND_FOR_ECHO, d) & 0xffff;
         uint16_t number = ++asked[d].sent;
-        asked[d].types |= type_bit(m->type);
         asked[d].times[number % ND_ECHO_RING] = step->time;
         return id << 16 | number;
     }
@@ -133,7 +211,8 @@ nd_repair_icmp(struct nd_draft *flow)
         struct nd_step *step = &flow->steps[i];
         if (step->later)
             continue;
-        const struct nd_icmp_message *m = settle_reply(flow, step, asked);
+        const struct nd_icmp_message *m = nd_icmp_find(flow->ip_version,
+                                                       step->icmp_type);
         fit_body(flow, step, m);
         step->rest = second_half(flow, step, m, asked);
     }

@@ -185,7 +185,9 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
     X(ICMP_TYPE, "icmp-type", PACKET,                                         \
       "RFC 792, RFC 4443, RFC 4861",                                          \
       "type and code are known, and of the flow's IP version",                \
-      "an unknown type becomes an echo, an unknown code zero")                \
+      "an unknown type becomes an echo, an unknown code zero; what no "       \
+      "tracker knows, router discovery over IPv4 and redirects over IPv6, "   \
+      "an echo or a neighbor advertisement")                                  \
     X(ICMP_BODY, "icmp-body", PACKET,                                         \
       "RFC 792, RFC 4443 2.4, RFC 4861 4, RFC 3810 5",                        \
       "a message is long enough for its type; an error quotes a packet, MLD " \
@@ -194,7 +196,17 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
     X(ICMP_ECHO, "icmp-echo", FLOW,                                           \
       "RFC 792, RFC 4443 4.2",                                                \
       "an echo reply has the id and number of a request of the peer",         \
-      "a reply that nothing asked for becomes a request")
+      "a reply that nothing asked for becomes a request")                     \
+    X(ICMP_CAUSE, "icmp-cause", FLOW,                                         \
+      "RFC 792, RFC 4443 2.4",                                                \
+      "an error quotes a request or a reply that its receiver has sent",      \
+      "an error of the only end that has sent any becomes its peer's, an "    \
+      "error before any a request")                                           \
+    X(ICMP_LINK, "icmp-link", FLOW,                                           \
+      "RFC 4861 6.1.2, 8.1, RFC 2710 3, RFC 3810 5",                          \
+      "router advertisements, redirects and MLD come from an address of "     \
+      "their link",                                                           \
+      "none: addresses are not drawn, but begin with fe80::/64")
 
 enum nd_rule {
 #define X(id, name, scope, source, text, change) ND_RULE_##id,

@@ -141,6 +141,9 @@ check_icmp(struct watch *w, const struct nd_seen *seen, uint8_t version)
         nd_note(w->v, ND_RULE_ICMP_BODY, seen->index);
     if (m->hops == 255 && seen->ip[7] != 255)
         nd_note(w->v, ND_RULE_IP_TTL, seen->index);
+    const uint8_t *from = w->evidence->ends.address[seen->direction];
+    if (m->link_local && !nd_icmp_link_local(from))
+        nd_note(w->v, ND_RULE_ICMP_LINK, seen->index);
     check_echo(w, seen, m);
 }
 
