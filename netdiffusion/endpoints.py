@@ -191,8 +191,9 @@ def _prepare(far: str) -> None:
         here = ["ip", "-n", far, family]
         _run(*here, "rule", "add", "iif", far, "lookup", "100")
         _run(*here, "route", "add", "local", "default", "dev", "lo", "table", "100")
-    link = ["ip", "-n", far, "-6", "route", "add", "local", "fe80::/10", "dev", far]
-    _run(*link, "table", "100")  # addresses of a link are looked up on it alone
+    # addresses of a link are looked up on it alone
+    on_link = ["local", "fe80::/10", "dev", far, "table", "100"]
+    _run("ip", "-n", far, "-6", "route", "add", *on_link)
 
 
 def _sent(told: str) -> int:

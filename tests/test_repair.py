@@ -381,6 +381,21 @@ def test_fragments_carry_whole_blocks() -> None:
     assert report.by_rule()["ip-fragment"] > 0 and nd.validate(flows).ok
 
 
+def test_fragments_agree_on_ecn() -> None:
+    """RFC 3168 5.3: without ECN in the first there is none; CE may join ECT."""
+    marks = ((0, 3, 0), (2, 3, 2), (1, 0, 1))
+    rows = []
+    for first, later, _ in marks:
+        rows += [packet("udp", size=800, ipv4_tos=first), fragment(100, more=False)]
+        put(rows[-1], "ipv4_tos", 8 | later)
+    flows, report = repaired(rows)
+    assert values(flows, "ipv4_tos") == [0, 8, 2, 11, 1, 9]
+    assert nd.validate(flows).ok and report.by_rule()["ip-fragment"] >= 3
+    cell = nd.get_layout(flows.layout).slice("ipv4_tos").stop - 1
+    flows.rows[1, cell] = 1
+    assert [v.rule for v in nd.validate(flows).violations][:1] == ["ip-fragment"]
+
+
 def test_segments_obey_the_mss_of_a_wire() -> None:
     """Data and options are no longer than the peer's MSS."""
     mss = bytes.fromhex("02040200")

@@ -106,6 +106,19 @@ fit_blocks(struct nd_draft *flow, struct nd_step *step)
     step->df = false;
 }
 
+/* Some of a packet's fragments without ECN, some with: then it is dropped, RFC
+ * 3168 section 5.3. */
+static void
+fit_ecn(struct nd_draft *flow, struct nd_step *step, const struct nd_step *head)
+{
+    enum { ECN = 3 };
+    uint8_t tos = (uint8_t)((step->tos & ~ECN) | (head->tos & ECN));
+    if ((step->tos & ECN) != 0 && (head->tos & ECN) != 0)
+        return;
+    nd_count_change(flow, ND_RULE_IP_FRAGMENT, step->tos, tos);
+    step->tos = tos;
+}
+
 void
 nd_repair_offsets(struct nd_draft *flow)
 {
@@ -120,6 +133,7 @@ nd_repair_offsets(struct nd_draft *flow)
             *head = step;
             continue;
         }
+        fit_ecn(flow, step, *head);
         step->offset = (uint16_t)(((*head)->datagram + BLOCK) / BLOCK);
         (*head)->datagram += step->payload;
     }

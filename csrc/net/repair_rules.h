@@ -72,11 +72,11 @@ enum nd_rule_scope { ND_SCOPE_PACKET, ND_SCOPE_FLOW };
       "share one above zero",                                                 \
       "a sender's first id counts, a fragment's is not zero")                 \
     X(IP_FRAGMENT, "ip-fragment", FLOW,                                       \
-      "RFC 791 3.2, RFC 8200 4.5",                                            \
+      "RFC 791 3.2, RFC 8200 4.5, RFC 3168 5.3",                              \
       "the reserved bit is zero; fragments carry blocks of 8 bytes and may "  \
-      "be fragmented",                                                        \
+      "be fragmented; all of a packet's have ECN, or none",                   \
       "\"more fragments\" is set or cleared as the next packet is one, DF "   \
-      "goes, lengths become whole blocks")                                    \
+      "goes, lengths become whole blocks, ECN that of the first")             \
     X(IP_CHECKSUM, "ip-checksum", PACKET,                                     \
       "RFC 1071",                                                             \
       "the checksum of the IPv4 header is right",                             \

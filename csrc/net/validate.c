@@ -30,12 +30,19 @@ struct echoes {
     size_t n[2];
 };
 
+/* The latest IPv4 fragment of a sender. */
+struct part {
+    bool any, ecn;
+    uint32_t id;
+};
+
 struct watch {
     const struct nd_evidence *evidence;
     struct nd_violations *v;
     struct nd_tcp_watch tcp;
     struct echoes echoes;
     struct nd_causes causes;
+    struct part part[2];
     uint32_t sent[2];
 };
 
@@ -78,6 +85,18 @@ check_ipv4(const struct nd_seen *seen, struct nd_violations *v)
     if (nd_get16(ip + 10) != 0 &&
         nd_checksum_end(nd_checksum_add(0, ip, seen->ip_bytes)) != 0)
         nd_note(v, ND_RULE_IP_CHECKSUM, seen->index);
+}
+
+/* RFC 3168 section 5.3: a packet some of whose fragments have ECN is lost. */
+static void
+check_ecn(struct watch *w, const struct nd_seen *seen)
+{
+    struct part *last = &w->part[seen->direction];
+    struct part now = {true, (seen->ip[1] & 3) != 0, nd_get16(seen->ip + 4)};
+    bool first = (nd_get16(seen->ip + 6) & 0x1fff) == 0; /* ids may repeat */
+    if (!first && last->any && last->id == now.id && last->ecn != now.ecn)
+        nd_note(w->v, ND_RULE_IP_FRAGMENT, seen->index);
+    *last = now;
 }
 
 static void
@@ -301,6 +320,8 @@ check_packet(struct watch *w, size_t i)
         check_ipv6(&seen, w->v);
     else
         check_ipv4(&seen, w->v);
+    if (version == 4 && seen.fragment)
+        check_ecn(w, &seen);
     if (seen.transport_bytes > 0 && !has_extension(&seen, version, protocol))
         check_transport(w, &seen, protocol, version);
     else if (seen.transport_bytes == 0 && version == 4 && !seen.fragment)
