@@ -13,7 +13,9 @@ kept    share that `nd.repair` leaves as it is, but for what is private: TCP
 redrawn the same share when every flow goes through its canonical form, as what a
         model draws does, the valid ones too
 
-and for each rule how many flows break it, and how many it changes. A TCP flow
+and for each rule how many flows break it, and how many it changes; and in how many
+complete connections the server ever answered in a part of the time that its
+SYN-ACK took, which is why no rule ties times to a round trip. A TCP flow
 is complete when it begins with a SYN, has that of the other end, the FIN of
 both or a RST, and every byte that is acknowledged; any other flow when as many
 datagrams end as begin. ``--docs PAGE`` writes the
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +60,10 @@ IP_WORDS = (
     ("ipv4_cksum", 1),
 )
 
+PARTS = (0.75, 0.5, 0.1, 0.01)
+
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
 
 
 def per_flow(flows: nd.FlowSet, packets: Mask) -> Mask:
@@ -172,6 +178,50 @@ def rewritten(flows: nd.FlowSet) -> Mask:
     return ~per_flow(flows, there & ~same) & (flows.ip_version == 4)
 
 
+def answers(ends: Numbers, acks: Numbers, times: Numbers) -> Iterator[int]:
+    """Yield how long each acknowledgement of new data took, ns; -1: no data, no ACK.
+
+    Data that was sent again tells nothing, nor does what was open then.
+    """
+    waiting: dict[int, int] = {}
+    highest = -1
+    for end, ack, time in zip(
+        ends.tolist(), acks.tolist(), times.tolist(), strict=True
+    ):
+        if end >= 0:
+            again = highest >= 0 and (end - highest) % 2**32 - 1 >= 2**31
+            waiting = {} if again else waiting | {end: time}
+            highest = highest if again else end
+        if ack in waiting:
+            yield time - waiting[ack]
+            waiting = {
+                e: t for e, t in waiting.items() if 0 < (e - ack) % 2**32 < 2**31
+            }
+
+
+def hurried(flows: nd.FlowSet, which: Mask) -> tuple[int, list[int]]:
+    """Return how many connections tell round trips, and how many undercut a PART."""
+    bits = {n: LAYOUT.values(flows.rows, f"tcp_{n}") for n in ("seq", "ackn", "ackf")}
+    flags = sum(LAYOUT.values(flows.rows, f"tcp_{n}") for n in ("syn", "fin"))
+    cells = flows.canonical()
+    size = flags + FORM.values(cells, "ipv4_tl") + FORM.values(cells, "ipv6_len")
+    mine = (flows.direction == 0) & (size > 0)
+    ends = np.where(mine, (bits["seq"].astype(np.int64) + size) % 2**32, -1)
+    told = (flows.direction == 1) & (bits["ackf"] > 0)
+    acks = np.where(told, bits["ackn"].astype(np.int64), -1)
+    n, below = 0, [0] * len(PARTS)
+    for flow in np.flatnonzero(which & (flows.protocol == TCP)):
+        span = slice(int(flows.offsets[flow]), int(flows.offsets[flow + 1]))
+        first, *later = [*answers(ends[span], acks[span], flows.timestamps[span])] or [
+            0
+        ]
+        if first > 0 and later:
+            n += 1
+            for k, part in enumerate(PARTS):
+                below[k] += min(later) < first * part
+    return n, below
+
+
 def shares(which: Mask, **marked: Mask) -> dict[str, float]:
     """Return how many flows there are, and which share of them is marked."""
     n = int(which.sum())
@@ -217,7 +267,10 @@ def judge(flows: nd.FlowSet, name: str) -> dict[str, object]:
                 f"{'':16}{rule.name:16}{counts[0]:17,}{counts[1]:6,}"
                 f"{counts[2]:19,}{counts[3]:6,}"
             )
-    return {**told, "rules": rules}
+    n, below = hurried(flows, whole)
+    line = "  ".join(f"<{p:g}: {k:,}" for p, k in zip(PARTS, below, strict=True))
+    print(f"{name:6}fastest answer by that of the SYN, of {n:,}: {line}")
+    return {**told, "rules": rules, "answers": [n, *below]}
 
 
 def write_table(page: Path) -> None:
