@@ -12,8 +12,9 @@ from netdiffusion.layout import get_layout
 
 __all__ = ["check_ports", "client_ranges", "draw_clients", "server_list"]
 
+STEP = 2
 KNOWN = 0.95  # share of a class's flows that makes its list of servers' ports whole
-SPAN = 1024  # ports of a range of clients
+SPAN = 2048  # a range of clients has every other port of so many
 LAYOUT = "netdiffusion-canonical"
 PORT = {"tcp": "tcp_dprt", "udp": "udp_dport"}
 
@@ -42,9 +43,11 @@ def server_list(used: npt.NDArray[np.uint16]) -> list[int]:
 def client_ranges(used: npt.NDArray[np.uint16]) -> list[list[int]]:
     """Return which ports clients of a class use: first, last, flows of each range.
 
-    A port that flows share stands alone; the others are told by a range of 1,024.
-    Hosts differ: Linux takes 32,768 to 60,999, others 49,152 to 65,535 (RFC 6335)
-    or 1,024 to 65,535, and some services have a port for the client, too.
+    A port that flows share stands alone; the others are told by a range of 1,024,
+    which has every other port: even ones or odd ones. Hosts differ: Linux takes
+    32,768 to 60,999, and for a TCP client even ones as long as there are any, others
+    49,152 to 65,535 (RFC 6335) or 1,024 to 65,535, and some services have a port for
+    the client, too.
 
     Parameters
     ----------
@@ -58,9 +61,9 @@ def client_ranges(used: npt.NDArray[np.uint16]) -> list[list[int]]:
         if count > 1 and port
     ]
     single = ports[(counts == 1) & (ports > 0)].astype(np.int64)
-    firsts, flows = np.unique(single // SPAN * SPAN, return_counts=True)
+    firsts, flows = np.unique(single // SPAN * SPAN + single % 2, return_counts=True)
     for first, count in zip(firsts.tolist(), flows.tolist(), strict=True):
-        out.append([max(first, 1), first + SPAN - 1, count])
+        out.append([first or STEP, first + SPAN - STEP, count])
     return sorted(out)
 
 
@@ -71,7 +74,7 @@ def check_ports(entry: Mapping[str, Any]) -> None:
             raise ValueError("a port in server_ports is not 1 to 65535")
     for ranges in entry.get("client_ports", {}).values():
         for first, last, flows in ranges:
-            if not 1 <= first <= last <= 65535 or flows < 1:
+            if not 1 <= first <= last <= 65535 or (last - first) % STEP or flows < 1:
                 raise ValueError("a range in client_ports is not of ports and flows")
 
 
@@ -132,6 +135,7 @@ def _drawn(
     which = np.minimum(np.searchsorted(edges, chance, "right"), len(ranges) - 1)
     begin = np.concatenate([[0.0], edges])[which]
     inside = (chance - begin) * flows.sum() / flows[which]
-    width = last[which] - first[which] + 1
-    port = first[which] + np.minimum((inside * width).astype(np.int64), width - 1)
+    ports = (last[which] - first[which]) // STEP + 1
+    place = np.minimum((inside * ports).astype(np.int64), ports - 1)
+    port = first[which] + STEP * place
     return np.asarray(port, np.uint16)

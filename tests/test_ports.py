@@ -8,7 +8,7 @@ from drawn import packet
 
 from netdiffusion.ports import check_ports, client_ranges, draw_clients, server_list
 
-KNOWN = {"web": {"tcp": [[123, 123, 1], [32768, 33791, 2], [50000, 50000, 1]]}}
+KNOWN = {"web": {"tcp": [[123, 123, 1], [32768, 34814, 2], [50000, 50000, 1]]}}
 
 
 def ports(*values: int) -> np.ndarray:
@@ -25,12 +25,13 @@ def test_servers_that_flows_share_are_listed() -> None:
 
 def test_ranges_hold_every_client_but_not_its_port() -> None:
     """A port alone says which host it was; a range of 1,024 does not."""
-    told = client_ranges(ports(137, 137, 49200, 49300, 50176, 65535, 0))
+    told = client_ranges(ports(137, 137, 49200, 49300, 50177, 65535, 0, 2))
     assert told == [
+        [2, 2046, 1],
         [137, 137, 2],
-        [49152, 50175, 2],
-        [50176, 51199, 1],
-        [64512, 65535, 1],
+        [49152, 51198, 2],
+        [49153, 51199, 1],
+        [63489, 65535, 1],
     ]
 
 
@@ -45,9 +46,9 @@ def test_draws_are_as_the_class_has_them() -> None:
     assert not drawn[n // 2 :].any()
     mine = drawn[: n // 2]
     assert np.count_nonzero(mine == 123) == np.count_nonzero(mine == 50000) == n // 8
-    inside = mine[(mine >= 32768) & (mine < 33792)].astype(np.int64)
-    assert len(inside) == n // 4
-    assert abs(inside.mean() - 33279.5) < 2 and len(np.unique(inside)) > n // 5
+    inside = mine[(mine >= 32768) & (mine <= 34814)].astype(np.int64)
+    assert len(inside) == n // 4 and not np.any(inside % 2)
+    assert abs(inside.mean() - 33791) < 4 and len(np.unique(inside)) > n // 5
 
 
 def test_the_transport_of_most_packets_counts() -> None:
@@ -64,7 +65,8 @@ def test_the_transport_of_most_packets_counts() -> None:
     "entry",
     [
         {"server_ports": {"tcp": [0]}},
-        {"client_ports": {"tcp": [[10, 5, 1]]}},
+        {"client_ports": {"tcp": [[10, 4, 1]]}},
+        {"client_ports": {"tcp": [[10, 13, 1]]}},
         {"client_ports": {"tcp": [[1, 70000, 1]]}},
         {"client_ports": {"tcp": [[1, 2, 0]]}},
         {"client_ports": {"tcp": [[1, 2]]}},

@@ -112,7 +112,7 @@ def test_classes_tell_the_ranges_of_their_clients(flows: FlowSet) -> None:
     classes = TrainingSet(replace(flows, ports=ports), TINY).classes()
     told = {c["name"]: c.get("client_ports") for c in classes}
     shared = len(redis) - 3
-    wanted = [[1, 1023, 1], [40000, 40000, shared], [60416, 61439, 2]]
+    wanted = [[1, 2047, 1], [40000, 40000, shared], [59392, 61438, 2]]
     assert told["lab_redis"] == {"tcp": wanted}
     assert told["lab_ntp"] is None
 
