@@ -142,6 +142,17 @@ def test_flow_statistics_do_not_depend_on_neighbours(
         assert np.allclose(alone, together[i], rtol=1e-4, atol=1e-4)
 
 
+def test_checksums_are_not_judged(lab: tuple[nd.FlowSet, nd.FlowSet]) -> None:
+    """All else is as it was, and so is the presence of headers."""
+    flows = lab[0].select(np.arange(20))
+    bits, padded = features.judged_bits(flows, 4), flows.padded(4)
+    names = nd.get_layout(flows.layout).names()
+    sums = np.array([name.split("_")[1] == "cksum" for name in names])
+    assert np.array_equal(bits[..., ~sums], padded[..., ~sums])
+    assert np.array_equal(bits < 0, padded < 0)
+    assert bits[..., sums].max() == 0 < padded[..., sums].max()
+
+
 def test_header_bytes_are_the_packets_bytes() -> None:
     """Eight cells are a byte, -1 where the header is not there."""
     padded = np.full((1, 2, 16), -1, np.int8)

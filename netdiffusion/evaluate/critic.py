@@ -164,7 +164,7 @@ def bits_and_bytes(flows: FlowSet, n_packets: int) -> npt.NDArray[np.float32]:
     -------
     ndarray of float32, shape (F, n_packets * B * 9 / 8)
     """
-    padded = flows.padded(n_packets)
+    padded = features.judged_bits(flows, n_packets)
     bits = padded.reshape(len(flows), -1).astype(np.float32)
     return np.concatenate([bits, features.header_bytes(padded)], axis=1)
 

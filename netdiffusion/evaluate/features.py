@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from netdiffusion import _core
 from netdiffusion.flows import FlowSet
+from netdiffusion.layout import get_layout
 
 FLOW_STATISTICS = (
     "packets",
@@ -39,6 +40,31 @@ def flow_bits(flows: FlowSet, n_packets: int = 8) -> npt.NDArray[np.int8]:
     ndarray of int8, shape (F, n_packets * B)
     """
     return flows.padded(n_packets).reshape(len(flows), -1)
+
+
+def judged_bits(flows: FlowSet, n_packets: int) -> npt.NDArray[np.int8]:
+    """Return the header bits of the first packets with checksums blanked.
+
+    A checksum is a sum over addresses and payload, which rows do not have: what is
+    left in it tells the addresses of a capture, and whether it was taken where a
+    network card had yet to fill it in.
+
+    Parameters
+    ----------
+    flows : FlowSet
+    n_packets : int
+
+    Returns
+    -------
+    ndarray of int8, shape (F, n_packets, B)
+        0 in the cells of checksums, -1 where their header is not there.
+    """
+    padded = flows.padded(n_packets)
+    for field in get_layout(flows.layout).fields:
+        if field.name.endswith("_cksum"):
+            cells = padded[:, :, field.first_cell : field.first_cell + field.bits]
+            np.minimum(cells, 0, out=cells)
+    return padded
 
 
 def header_bytes(padded: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:

@@ -129,7 +129,7 @@ def measure_utility(
         Synthetic flows in the mixing curve, per cent. The size of each class
         stays that of `train`.
     kinds : sequence of {"bits", "statistics"}
-        What classifiers see: `flow_bits`, `flow_statistics`. The first gives the
+        What classifiers see: `judged_bits`, `flow_statistics`. The first gives the
         main figures.
     all_curves : bool, default False
         Mixing curves of all classifiers and kinds, not of the first alone.
@@ -176,7 +176,7 @@ def measure_utility(
 def _features(kind: str, flows: FlowSet, n_packets: int) -> Matrix:
     """Return what classifiers see of flows."""
     if kind == "bits":
-        return features.flow_bits(flows, n_packets)
+        return features.judged_bits(flows, n_packets).reshape(len(flows), -1)
     if kind == "statistics":
         return features.flow_statistics(flows, n_packets)
     raise ValueError(f"evaluate: no features are named {kind!r}: {FEATURES}.")
