@@ -76,6 +76,8 @@ class RepairOptions:
     clients, servers : tuple of str
         Prefixes that addresses are drawn from, IPv4 then IPv6. The defaults
         are private, benchmark (RFC 2544) and documentation (RFC 3849) ranges.
+        Who advertises a router or listens to groups (MLD) has an address of the
+        link, fe80::/64 (RFC 4861).
     start : int, default 1704067200000000000
         When the earliest flow may begin, ns since the Unix epoch: 1 January
         2024.
