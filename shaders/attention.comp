@@ -2,7 +2,7 @@
 // out[t] = sum_m softmax_m(q_t . k_m scale) v_m over the flow of t, a head at
 // a time, with a running maximum (Milakov and Gimelshein; FlashAttention).
 // qkv (T, 3 heads d), rotated; tiles: (first query, queries, first key, keys)
-// of ROWS queries or fewer of one flow; x: tiles, y: heads. One subgroup per
+// of ROWS queries or fewer of one flow; x: heads, y: tiles. One subgroup per
 // workgroup; a lane owns 4 keys, then HEAD4 / LANES texels of out.
 // For CPU devices, as linear.comp. C twin: run_attention.
 #extension GL_GOOGLE_include_directive : require
@@ -40,8 +40,8 @@ void main()
     const int GROUPS = ROWS / LANES;
     const int OWN = (HEAD4 + LANES - 1) / LANES;
     int lane = int(gl_SubgroupInvocationID);
-    int head = int(gl_WorkGroupID.y), stride4 = int(p.stride4);
-    uvec4 tile = tiles(int(gl_WorkGroupID.x));
+    int head = int(gl_WorkGroupID.x), stride4 = int(p.stride4);
+    uvec4 tile = tiles(int(gl_WorkGroupID.y));
     int queries = int(tile.y), keys = int(tile.w);
     int q_at = int(tile.x) * stride4 + head * HEAD4;
     int k_at = int(tile.z) * stride4 + (int(p.heads) + head) * HEAD4;

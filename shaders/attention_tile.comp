@@ -2,7 +2,7 @@
 // The attention of attention.comp for GPUs: one invocation per query, keys
 // and values in shared memory, LANES at a time.
 // qkv (T, 3 heads d), rotated; tiles: (first query, queries, first key, keys)
-// of LANES queries or fewer of one flow; x: tiles, y: heads.
+// of LANES queries or fewer of one flow; x: heads, y: tiles.
 // Needs nothing beyond Vulkan 1.1. C twin: run_attention.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -21,8 +21,8 @@ shared vec4 v[KEYS * HEAD4];
 void main()
 {
     int id = int(gl_LocalInvocationID.x);
-    int head = int(gl_WorkGroupID.y), stride4 = int(p.stride4);
-    uvec4 tile = tiles(int(gl_WorkGroupID.x));
+    int head = int(gl_WorkGroupID.x), stride4 = int(p.stride4);
+    uvec4 tile = tiles(int(gl_WorkGroupID.y));
     int queries = int(tile.y), keys = int(tile.w);
     int at = (int(tile.x) + min(id, queries - 1)) * stride4 + head * HEAD4;
     int k_at = int(tile.z) * stride4 + (int(p.heads) + head) * HEAD4;

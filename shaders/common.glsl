@@ -26,16 +26,28 @@ layout(constant_id = 1) const bool TEXELS = true;
     layout(binding = ND_BIND_OUT + slot, std430) \
     writeonly buffer name##_block { vec4 name[]; }
 
-#define ND_PARAMS(type) layout(push_constant) uniform nd_push { type p; }
+// u64vec2, written as pairs(): CPU devices store piece by piece
+#define ND_OUT_PAIRS(slot, name) \
+    layout(binding = ND_BIND_OUT + slot, std430) \
+    writeonly buffer name##_block { u64vec2 name[]; }
+
+// What does not change is copied as main starts: inside a loop or a branch
+// CPU devices would load it lane by lane.
+#define ND_PARAMS(type) \
+    layout(push_constant) uniform nd_push { type p_given; }; \
+    type p = p_given
 
 // struct nd_step of backend.h
+struct nd_step {
+    uint noise_row;
+    float input_scale, estimated, guidance, a, b, c, noise_scale, temperature;
+    uint draw_stream, noise_stream, seed_low, seed_high;
+};
 #define ND_STEP \
     layout(binding = ND_BIND_STEP, std430) readonly buffer nd_step_block { \
-        uint noise_row; \
-        float input_scale, estimated, guidance, a, b, c, noise_scale; \
-        float temperature; \
-        uint draw_stream, noise_stream, seed_low, seed_high; \
-    } step_now
+        nd_step step_given; \
+    }; \
+    nd_step step_now = step_given
 
 // texels of a row of the (T, 4) and (F, 4) tables, whose stride is 32
 const int TABLE_STRIDE4 = 8;

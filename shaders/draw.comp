@@ -26,7 +26,7 @@ ivec4 largest(vec4 l0, vec4 l1)
 void main()
 {
     int k = int(gl_GlobalInvocationID.x), row = int(gl_WorkGroupID.y);
-    int plane4 = int(p.plane4), at = row * 2 * plane4 + k;
+    int plane4 = int(p.plane4), at = row * int(p.e_stride4) + k;
     if (k >= plane4)
         return;
     uvec4 token = tokens(row * TABLE_STRIDE4);

@@ -31,7 +31,7 @@ void main()
     int end = min(first + ROWS, int(p.rows));
     for (int row = first; row < end; row++) {
         vec4 l[2], x[3], old[3], e[3], top = vec4(0);
-        int at = 2 * row * plane4 + k, x_at = 3 * row * plane4 + k;
+        int at = row * int(p.e_stride4) + k, x_at = row * int(p.x_stride4) + k;
         [[unroll]] for (int c = 0; c < 2; c++) {
             l[c] = given(at + c * plane4);
             old[c] = estimate(at + c * plane4);

@@ -24,10 +24,12 @@ void main()
     int first = int(gl_WorkGroupID.y) * ROWS;
     int end = min(first + ROWS, int(p.rows));
     for (int row = first; row < end; row++) {
-        int from = row * plane4, to = row * int(p.out_stride4) + k;
-        vec4 e0 = estimate(2 * from + k), e1 = estimate(2 * from + plane4 + k);
+        int from = row * int(p.x_stride4) + k;
+        int to = row * int(p.out_stride4) + k;
+        int e_from = row * int(p.e_stride4) + k;
+        vec4 e0 = estimate(e_from), e1 = estimate(e_from + plane4);
         [[unroll]] for (int c = 0; c < 3; c++)
-            outputs[to + c * plane4] = x(3 * from + c * plane4 + k) * scale;
+            outputs[to + c * plane4] = x(from + c * plane4) * scale;
         outputs[to + 3 * plane4] = e0;
         outputs[to + 4 * plane4] = e1;
         if (PLANES > 5)

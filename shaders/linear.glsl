@@ -1,4 +1,4 @@
-// linear.glsl - bindings and epilogue of linear.comp and linear_tile.comp
+// linear.glsl - bindings and epilogue of the linear*.comp
 
 layout(constant_id = 3) const int EPILOGUE = ND_DO_NONE;
 
@@ -8,7 +8,6 @@ ND_IN(2, residual)
 ND_IN(3, modulation)
 ND_IN(4, constant)
 ND_IN_UINT(5, tokens)
-ND_OUT(0, outputs);
 ND_PARAMS(nd_linear_params);
 
 vec4 epilogue(vec4 y, int row, int n4)

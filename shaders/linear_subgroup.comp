@@ -11,6 +11,8 @@
 #include "common.glsl"
 #include "linear.glsl"
 
+ND_OUT(0, outputs);
+
 layout(constant_id = 2) const int WIDE = 4; // at least 4, divides LANES
 
 void main()

@@ -10,6 +10,8 @@
 #include "common.glsl"
 #include "linear.glsl"
 
+ND_OUT(0, outputs);
+
 layout(constant_id = 2) const int TILE_M = 64;
 layout(constant_id = 4) const int TILE_N = 64; // divides 64
 layout(constant_id = 5) const int SPLIT = 1;   // 1 or 4

@@ -21,7 +21,7 @@ ND_PARAMS(nd_draw_params);
 void main()
 {
     int k = int(gl_GlobalInvocationID.x), row = int(gl_WorkGroupID.y);
-    int plane4 = int(p.plane4), at = row * 3 * plane4 + k;
+    int plane4 = int(p.plane4), at = row * int(p.x_stride4) + k;
     if (k >= 3 * plane4)
         return;
     uvec4 token = tokens(row * TABLE_STRIDE4);
@@ -34,6 +34,6 @@ void main()
     } else {
         out_x[at] = step_now.noise_scale * n;
         if (k < 2 * plane4)
-            out_estimate[row * 2 * plane4 + k] = vec4(0);
+            out_estimate[row * int(p.e_stride4) + k] = vec4(0);
     }
 }

@@ -59,9 +59,12 @@ struct nd_condition_params {
     nd_word rows, width4, given_stride4, noise_stride4, out_stride4;
 };
 
-/* plane4: texels of a plane of colours, words of a row of cells */
+/*
+ * plane4: texels of a plane of colours, words of a row of cells. x_stride4 of
+ * pixels with three planes, e_stride4 of estimates and logits with two.
+ */
 struct nd_input_params {
-    nd_word rows, plane4, out_stride4;
+    nd_word rows, plane4, x_stride4, e_stride4, out_stride4;
 };
 
 struct nd_hold_params {
@@ -69,11 +72,11 @@ struct nd_hold_params {
 };
 
 struct nd_estimate_params {
-    nd_word rows, plane4;
+    nd_word rows, plane4, x_stride4, e_stride4;
 };
 
 struct nd_draw_params {
-    nd_word rows, plane4;
+    nd_word rows, plane4, x_stride4, e_stride4;
 };
 
 #ifndef VULKAN

@@ -17,7 +17,7 @@ ND_PARAMS(nd_draw_params);
 void main()
 {
     int k = int(gl_GlobalInvocationID.x), row = int(gl_WorkGroupID.y);
-    int plane4 = int(p.plane4), at = row * 2 * plane4 + k;
+    int plane4 = int(p.plane4), at = row * int(p.e_stride4) + k;
     if (k >= plane4)
         return;
     uvec4 token = tokens(row * TABLE_STRIDE4);
@@ -31,6 +31,7 @@ void main()
         vec4 n = normals(block + uint(c * plane4), id, step_now.noise_stream,
                          key);
         vec4 pixel = mix(vec4(-1), vec4(1), equal(drawn, ivec4(c)));
-        out_x[(3 * row + c) * plane4 + k] = pixel + step_now.noise_scale * n;
+        out_x[row * int(p.x_stride4) + c * plane4 + k] =
+            pixel + step_now.noise_scale * n;
     }
 }

@@ -207,7 +207,9 @@ def estimates(rows: int, cells: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("estimated", [0.0, 1.0])
 @pytest.mark.parametrize("planes", [5, 6, 7])
-@pytest.mark.parametrize(("rows", "cells"), [*((r, 37) for r in ROWS), (5, 1), (5, 64)])
+@pytest.mark.parametrize(
+    ("rows", "cells"), [*((r, 37) for r in ROWS), (5, 1), (5, 64), (5, 256)]
+)
 def test_input(
     device: str, rows: int, cells: int, planes: int, estimated: float
 ) -> None:
@@ -252,7 +254,7 @@ def test_hold(device: str, cells: int, masked: bool) -> None:
 
 
 @pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("cells", [1, 31, 33, 65])
+@pytest.mark.parametrize("cells", [1, 31, 33, 65, 256])
 @pytest.mark.parametrize("rows", [1, 63, 100])
 def test_estimate(device: str, rows: int, cells: int, guided: bool) -> None:
     """Guidance, softmax and the solver's update."""
@@ -303,7 +305,7 @@ def noise_of(
     )
 
 
-@pytest.mark.parametrize("cells", [1, 5, 64])
+@pytest.mark.parametrize("cells", [1, 5, 64, 256])
 def test_noise(device: str, cells: int) -> None:
     """Start noise of each flow, by its own id."""
     lengths, s = (1, 7, 65), reference.stride(cells)
@@ -351,7 +353,7 @@ def logits_of(rows: int, cells: int) -> np.ndarray:
     return logits
 
 
-@pytest.mark.parametrize("cells", [21, 65])
+@pytest.mark.parametrize("cells", [21, 65, 256])
 def test_renoise(device: str, cells: int) -> None:
     """Cells drawn, as pixels, plus noise."""
     lengths = (3, 64)

@@ -337,10 +337,18 @@ def draw(folder: Path, cache: Path, **environment: str) -> list[str]:
         ({"SHIM_LOST": "8"}, "cpu", "the device was lost"),
         ({"SHIM_LOST": "1"}, "cpu", "the device was lost"),
         ({"SHIM_SHUFFLE": "0"}, "tile", "texel needs subgroup shuffles"),
+        ({"SHIM_INT64": "0"}, "subgroup", "texel needs integers of 64 bits"),
         ({"SHIM_WRONG": "texel"}, "subgroup", "texel computes wrong results"),
         ({"SHIM_WRONG": "all"}, "cpu", "no kernel family is right"),
     ],
-    ids=["lost", "lost at once", "no shuffles", "wrong texels", "all wrong"],
+    ids=[
+        "lost",
+        "lost at once",
+        "no shuffles",
+        "no int64",
+        "wrong texels",
+        "all wrong",
+    ],
 )
 def test_devices_that_fail(
     fault: dict[str, str],

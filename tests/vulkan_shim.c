@@ -4,6 +4,7 @@
  *   SHIM_LOST=n      the n-th vkQueueSubmit, and all after it, lose the device
  *   SHIM_MEMORY=n    vkAllocateMemory has n bytes in all, freed ones again
  *   SHIM_SHUFFLE=0   no subgroup shuffles
+ *   SHIM_INT64=0     no integers of 64 bits
  *   SHIM_WRONG=texel texel buffers start 64 bytes late: wrong results
  *   SHIM_WRONG=all   no dispatch does anything
  */
@@ -22,6 +23,7 @@ static PFN_vkAllocateMemory allocate;
 static PFN_vkFreeMemory free_memory;
 static PFN_vkCreateBufferView create_view;
 static PFN_vkGetPhysicalDeviceProperties2 properties;
+static PFN_vkGetPhysicalDeviceFeatures device_features;
 static long submits, taken;
 static struct {
     VkDeviceMemory memory;
@@ -98,6 +100,13 @@ hide_shuffle(VkPhysicalDevice device, VkPhysicalDeviceProperties2 *all)
                 ~(VkSubgroupFeatureFlags)VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
 }
 
+static VKAPI_ATTR void VKAPI_CALL
+hide_int64(VkPhysicalDevice device, VkPhysicalDeviceFeatures *all)
+{
+    device_features(device, all);
+    all->shaderInt64 = VK_FALSE;
+}
+
 static PFN_vkVoidFunction VKAPI_CALL
 from_device(VkDevice device, const char *name)
 {
@@ -130,6 +139,8 @@ vkGetInstanceProcAddr(VkInstance instance, const char *name)
     PFN_vkVoidFunction found = instance_address(instance, name);
     TAKE(GetPhysicalDeviceProperties2, properties, hide_shuffle,
          *fault("SHIM_SHUFFLE"))
+    TAKE(GetPhysicalDeviceFeatures, device_features, hide_int64,
+         *fault("SHIM_INT64"))
     if (strcmp(name, "vkGetDeviceProcAddr") == 0) {
         device_address = (PFN_vkGetDeviceProcAddr)found;
         return (PFN_vkVoidFunction)from_device;

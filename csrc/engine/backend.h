@@ -42,7 +42,7 @@ enum nd_type { ND_FLOAT32, ND_UINT32, ND_INT8 };
 
 /*
  * A tensor on the device. Row r starts at element r * stride; stride is
- * columns rounded up to 32 (nd_stride). The pad columns and the pad rows that
+ * columns rounded up to 32 (nd_stride) or more. The pad columns and pad rows
  * a backend may add after the last row are zero at creation; an op may write
  * any finite value there and must not let them reach a result.
  * A backend allocates a larger struct that starts with this one.

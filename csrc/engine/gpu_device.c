@@ -398,8 +398,11 @@ read_limits(struct nd_gpu *gpu)
     VkPhysicalDeviceProperties2 all = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
         .pNext = &id};
+    VkPhysicalDeviceFeatures features;
     vk->GetPhysicalDeviceProperties2(gpu->physical, &all);
     vk->GetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->heaps);
+    vk->GetPhysicalDeviceFeatures(gpu->physical, &features);
+    gpu->int64 = features.shaderInt64;
     gpu->limits = all.properties.limits;
     gpu->driver_version = all.properties.driverVersion;
     memcpy(gpu->device_uuid, id.deviceUUID, VK_UUID_SIZE);
@@ -448,10 +451,12 @@ create_device(struct nd_gpu *gpu, struct nd_error *err)
         .queueCount = 1,
         .pQueuePriorities = &priority,
     };
+    VkPhysicalDeviceFeatures features = {.shaderInt64 = gpu->kernels->int64};
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
+        .pEnabledFeatures = &features,
     };
     VK(vk->CreateDevice(gpu->physical, &info, NULL, &gpu->device));
 #define X(fn) vk->fn = (PFN_vk##fn)vk->GetDeviceProcAddr(gpu->device, "vk" #fn);

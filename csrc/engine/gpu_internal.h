@@ -34,6 +34,7 @@
     X(EnumeratePhysicalDevices)                                               \
     X(GetPhysicalDeviceProperties)                                            \
     X(GetPhysicalDeviceProperties2)                                           \
+    X(GetPhysicalDeviceFeatures)                                              \
     X(GetPhysicalDeviceQueueFamilyProperties)                                 \
     X(GetPhysicalDeviceMemoryProperties)                                      \
     X(CreateDevice)                                                           \
@@ -196,6 +197,7 @@ struct nd_gpu {
     uint32_t family; /* of queues */
     VkQueue queue;
     bool shuffle; /* the device shuffles subgroups in compute shaders */
+    bool int64;   /* shaders may use integers of 64 bits */
     const struct nd_gpu_family *kernels; /* gpu_family.c */
     bool mapped; /* tensors lie in memory that the host sees */
 
@@ -229,6 +231,7 @@ struct nd_gpu_family {
     const char *name;
     unsigned home; /* device types it is made for, a bit each */
     bool shuffle;  /* needs subgroup shuffles */
+    bool int64;    /* needs integers of 64 bits */
     uint32_t least_subgroup, most_subgroup; /* needs; 0: any */
     uint32_t shared_bytes, invocations;     /* needs of a workgroup */
     bool texels; /* inputs are read as texels, weights lie in panels */

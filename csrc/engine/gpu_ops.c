@@ -202,8 +202,8 @@ record_attention(const struct recorder *r, const struct nd_attention *op)
         status = make_tiles(r, &op->ragged, queries);
     if (status != ND_OK)
         return status;
-    call.groups[0] = r->tiles->count;
-    call.groups[1] = op->heads;
+    call.groups[0] = op->heads;
+    call.groups[1] = r->tiles->count;
     call.groups[2] = 1;
     return dispatch(r, &call);
 }
@@ -241,6 +241,8 @@ record_input(const struct recorder *r, const struct nd_input *op)
     struct nd_input_params params = {
         .rows = (uint32_t)op->rows,
         .plane4 = (uint32_t)(op->x->columns / 12),
+        .x_stride4 = stride4(op->x),
+        .e_stride4 = stride4(op->estimate),
         .out_stride4 = stride4(op->out),
     };
     struct nd_gpu_call call = {
@@ -285,6 +287,8 @@ record_estimate(const struct recorder *r, const struct nd_estimate *op)
     struct nd_estimate_params params = {
         .rows = (uint32_t)op->rows,
         .plane4 = (uint32_t)(op->x->columns / 12),
+        .x_stride4 = stride4(op->x),
+        .e_stride4 = stride4(op->estimate),
     };
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_estimate,
@@ -300,13 +304,16 @@ record_estimate(const struct recorder *r, const struct nd_estimate *op)
     return dispatch(r, &call);
 }
 
+/* Of pixels with three planes, estimates or logits with two, or both. */
 static struct nd_draw_params
-draw_params(const struct nd_tensor *tensor, size_t planes,
+draw_params(const struct nd_tensor *x, const struct nd_tensor *e,
             const struct nd_ragged *ragged)
 {
     return (struct nd_draw_params){
         .rows = (uint32_t)ragged->n_tokens,
-        .plane4 = (uint32_t)(tensor->columns / (4 * planes)),
+        .plane4 = (uint32_t)(x != NULL ? x->columns / 12 : e->columns / 8),
+        .x_stride4 = stride4(x),
+        .e_stride4 = stride4(e),
     };
 }
 
@@ -314,7 +321,8 @@ static enum nd_status
 record_noise(const struct recorder *r, const struct nd_noise *op)
 {
     uint32_t lanes = lanes_of(r->gpu);
-    struct nd_draw_params params = draw_params(op->x, 3, &op->ragged);
+    struct nd_draw_params params =
+        draw_params(op->x, op->estimate, &op->ragged);
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_noise,
         .constants = {lanes, 0, op->estimate == NULL},
@@ -333,7 +341,8 @@ static enum nd_status
 record_renoise(const struct recorder *r, const struct nd_renoise *op)
 {
     uint32_t lanes = lanes_of(r->gpu);
-    struct nd_draw_params params = draw_params(op->logits, 2, &op->ragged);
+    struct nd_draw_params params =
+        draw_params(op->x, op->logits, &op->ragged);
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_renoise,
         .constants = {lanes},
@@ -351,7 +360,8 @@ static enum nd_status
 record_draw(const struct recorder *r, const struct nd_draw *op)
 {
     uint32_t lanes = lanes_of(r->gpu);
-    struct nd_draw_params params = draw_params(op->logits, 2, &op->ragged);
+    struct nd_draw_params params =
+        draw_params(NULL, op->logits, &op->ragged);
     struct nd_gpu_call call = {
         .shader = ND_GPU_SHADER_draw,
         .constants = {lanes},
