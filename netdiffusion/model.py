@@ -23,6 +23,7 @@ from netdiffusion.control import HOLDS, Control, Value
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
 from netdiffusion.ports import check_ports
+from netdiffusion.profiles import check_profiles
 from netdiffusion.repair import RepairOptions
 from netdiffusion.sampling import Drawer, Progress, Settings
 
@@ -923,7 +924,10 @@ def _check_classes(directory: Path, classes: list[Any]) -> None:
             numbers = [*map(int, entry["lengths"]), *entry["lengths"].values()]
             if min(numbers, default=0) < 1 or entry["flows"] < 0 or not entry["name"]:
                 raise ValueError("no name, or no lengths of 1 on")
+            if not entry.get("longest_gap", 0) >= 0:
+                raise ValueError("longest_gap is not a number of seconds")
             check_ports(entry)
+            check_profiles(entry)
         except (KeyError, TypeError, ValueError, AttributeError) as why:
             raise FormatError(
                 f"{directory / 'classes.json'}: entry {number} is no class: {why!r}."

@@ -18,14 +18,16 @@ from netdiffusion import _core
 from netdiffusion._core import Error
 from netdiffusion.adapters import AdapterFiles
 from netdiffusion.control import FREE, Control, to_columns
-from netdiffusion.decode import agree
+from netdiffusion.decode import agree, mend_gaps
 from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
 from netdiffusion.ports import draw_clients
+from netdiffusion.profiles import choose, fitting, held_columns
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
 
-FOR_PORT = 0x706F7274  # tells chances of ports from those of lengths
+# These tell chances of ports and profiles from those of lengths.
+FOR_PORT, FOR_PROFILE = 0x706F7274, 0x70726F66
 
 Progress = Callable[[int, int], None]
 Lengths = int | Mapping[str, int] | None
@@ -276,6 +278,8 @@ class Drawer:
                 first = self._drawn(part, packets, settings, outline, check)
             held = control.cells(offsets, places, first)
         rows = self._drawn(part, packets, settings, held, progress)
+        longest = [self.classes[n].get("longest_gap", np.inf) for n in part.classes()]
+        rows = mend_gaps(rows, offsets, np.asarray(longest), held)
         return Drawn(agree(rows, offsets, held), offsets, held)
 
     def _drawn(
@@ -293,6 +297,8 @@ class Drawer:
         if held is not None:
             columns = sizes["columns"]
             held = to_columns(held, self.column_of_cell, self.constant, columns)
+        if sizes.get("reveal"):
+            held = self._with_profiles(part, packets, settings.seed, held)
         cells = np.empty((int(packets.sum()), sizes["columns"]), np.int8)
         network = np.maximum(part.classes() - (sizes["classes"] - 1), 0)
         total, done = len(part), 0
@@ -305,6 +311,36 @@ class Drawer:
             )
             done += int(mine.sum())
         return self._expanded(cells)
+
+    def _with_profiles(
+        self,
+        part: Part,
+        packets: npt.NDArray[np.int32],
+        seed: int,
+        given: npt.NDArray[np.int8] | None,
+    ) -> npt.NDArray[np.int8] | None:
+        """Draw the profile of each flow, and hold it where nothing is given."""
+        columns = self.config["network"]["columns"]
+        flows = np.full((len(part), columns), FREE, np.int8)
+        labels, chance = part.labels(), _uniform(part.ids(), seed ^ FOR_PROFILE)
+        ends = np.cumsum(packets)
+        for name in part.counts:
+            profiles = self.classes[part.numbers[name]].get("profiles")
+            if not profiles:
+                continue
+            mine = np.flatnonzero(labels == name)
+            held = held_columns(profiles, self.column_of_cell, columns)
+            fits = np.ones((len(mine), len(profiles)), np.bool_)
+            if given is not None:
+                for i, flow in enumerate(mine.tolist()):
+                    first = ends[flow] - packets[flow]
+                    fits[i] = fitting(held, given[first : ends[flow]])
+            chosen = choose(profiles, packets[mine], chance[mine], fits)
+            flows[mine[chosen >= 0]] = held[chosen[chosen >= 0]]
+        if given is None and np.all(flows == FREE):
+            return None
+        rows = np.repeat(flows, packets, axis=0)
+        return rows if given is None else np.where(given == FREE, rows, given)
 
     def _run(
         self,

@@ -6,7 +6,8 @@ import numpy as np
 from drawn import ACK, SYN, packet
 
 import netdiffusion as nd
-from netdiffusion.decode import agree
+from netdiffusion.control import FREE
+from netdiffusion.decode import agree, mend_gaps
 
 LAYOUT = nd.get_layout("netdiffusion-canonical")
 
@@ -72,3 +73,23 @@ def test_syns_that_are_sent_again_are_the_same() -> None:
     held = np.full(drawn.shape, 2, np.int8)
     held[0, options] = drawn[0, options]
     assert np.array_equal(agree(drawn, offsets, held), drawn)
+
+
+def test_a_gap_beyond_its_class_was_one_cell_off() -> None:
+    """The shortest becomes the longest by one cell; what is held or near stays."""
+    gaps = [0, 10**12 - 1, 2 * 10**9, 10**3, 9 * 10**11, 3 * 10**11]
+    rows = np.stack([packet(gap=g) for g in gaps] * 2)
+    offsets, cells = np.array([0, 6, 12]), LAYOUT.slice("motion_gap")
+    longest = np.array([1.9, np.inf])
+    out = mend_gaps(rows, offsets, longest)
+    drawn = [rows[i, cells] for i in range(12)]
+    for i in (0, 2, 3, *range(6, 12)):
+        assert np.array_equal(out[i, cells], drawn[i])
+    assert np.array_equal(out[1, cells], drawn[0])
+    assert nd._core.gap_limits(nd._core.gap_code(0)) == (0, 1000)
+    for i in (1, 4, 5):
+        assert np.array_equal(out[i, cells][1:], drawn[i][1:])
+        assert (out[i, cells.start], drawn[i][0]) == (0, 1)
+    held = np.full(rows.shape, FREE, np.int8)
+    held[4, cells] = rows[4, cells]
+    assert np.array_equal(mend_gaps(rows, offsets, longest, held)[4], rows[4])

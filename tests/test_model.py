@@ -162,10 +162,16 @@ def test_bad_model_directories_are_told(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(nd.FormatError, match=r"not a model's classes\.json"):
         load(broken)
     entries = json.loads((saved / "classes.json").read_text())
-    entries[1]["client_ports"] = {"tcp": [[70000, 70001, 1]]}
-    (broken / "classes.json").write_text(json.dumps(entries))
-    with pytest.raises(nd.FormatError, match=r"classes\.json: entry 1 .* client_ports"):
-        load(broken)
+    wrong = {
+        "client_ports": {"tcp": [[70000, 70002, 1]]},
+        "profiles": [{"headers": {"arp": "all"}, "lengths": {"2": 1}}],
+        "longest_gap": -1.0,
+    }
+    for name, value in wrong.items():
+        told = json.dumps([entries[0], {**entries[1], name: value}, *entries[2:]])
+        (broken / "classes.json").write_text(told)
+        with pytest.raises(nd.FormatError, match=rf"entry 1 .*{name.rstrip('s')}"):
+            load(broken)
 
 
 @pytest.mark.parametrize("content", ["pointer", "cut"])

@@ -117,6 +117,19 @@ def test_classes_tell_the_ranges_of_their_clients(flows: FlowSet) -> None:
     assert told["lab_ntp"] is None
 
 
+def test_classes_tell_profiles_by_length_and_their_longest_gap(flows: FlowSet) -> None:
+    """The profiles' lengths add up to the class's; gaps are of the packets learned."""
+    for told in TrainingSet(flows, TINY).classes():
+        total: dict[str, int] = {}
+        for profile in told["profiles"]:
+            for length, number in profile["lengths"].items():
+                total[length] = total.get(length, 0) + number
+        assert total == told["lengths"]
+        mine = flows.select(told["name"]).head(TINY.max_packets)
+        gaps = [np.diff(mine.select([i]).timestamps).max() for i in range(len(mine))]
+        assert told["longest_gap"] == pytest.approx(max(gaps) / 1e9)
+
+
 def test_batches_repeat_and_hold_like_lengths(flows: FlowSet) -> None:
     """The same seed draws the same flows; padding is small."""
     data = TrainingSet(flows, TINY)
@@ -137,9 +150,12 @@ def test_reveals_are_of_every_kind(flows: FlowSet) -> None:
     shares, whole, first = [], 0, 0
     for step in range(40):
         batch = data.batch([0, step, 0])
-        held = data.reveal(batch, [0, step, 0])
-        assert np.array_equal(held, data.reveal(batch, [0, step, 0]))
-        for mine, length in zip(held, batch.lengths, strict=True):
+        known = data.reveal(batch, [0, step, 0], more=False)
+        held = data.reveal(batch, [0, step, 0], more=True)
+        assert np.array_equal(held, data.reveal(batch, [0, step, 0], more=True))
+        assert not np.any(known & ~held)
+        open_ = ~known.any(axis=(1, 2))
+        for mine, length in zip(held[open_], batch.lengths[open_], strict=True):
             shares.append(mine[:length].mean())
             by_field = (mine[:1] == mine).all()
             whole += by_field and 0 < len(np.unique(fields[mine[0]])) < 20
@@ -147,7 +163,22 @@ def test_reveals_are_of_every_kind(flows: FlowSet) -> None:
             number = int(rows.sum())
             first += mine.any() and rows[:number].all() and not mine[number:].any()
     assert 0.3 < np.mean(shares) < 0.7
-    assert whole > 50 and first > 50
+    assert whole > 10 and first > 10
+
+
+def test_most_flows_are_given_their_profile(flows: FlowSet) -> None:
+    """Four in five; the same cells in all packets, and in all flows of a profile."""
+    data = TrainingSet(flows, TINY)
+    known, cells = [], {}
+    for step in range(40):
+        batch = data.batch([0, step, 0])
+        held = data.reveal(batch, [0, step, 0], more=False)
+        assert np.array_equal(held, np.repeat(held[:, :1], held.shape[1], axis=1))
+        for profile, mine in zip(batch.profiles.tolist(), held[:, 0], strict=True):
+            known.append(mine.any())
+            if mine.any():
+                assert np.array_equal(cells.setdefault(profile, mine), mine)
+    assert 0.7 < np.mean(known) < 0.9 and len(cells) > 2
 
 
 def test_held_cells_cost_nothing_and_are_seen(flows: FlowSet) -> None:

@@ -12,7 +12,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -173,10 +173,14 @@ class AdapterRun:
     def _nearest(self, flows: npt.NDArray[np.int64]) -> list[int]:
         """Return the classes under which the base finds some flows likeliest."""
         batch = self.new.padded(flows, np.zeros(len(flows), np.int64))
-        cells, lengths = batch.cells[:, :NEAR_PACKETS], batch.lengths
-        lengths = np.minimum(lengths, NEAR_PACKETS)
+        cells = batch.cells[:, :NEAR_PACKETS]
+        lengths = np.minimum(batch.lengths, NEAR_PACKETS)
         losses = [
-            self._grid(self.base, Batch(cells, lengths, 0 * lengths + number), (2.0,))
+            self._grid(
+                self.base,
+                Batch(cells, lengths, 0 * lengths + number, batch.profiles),
+                (2.0,),
+            )
             for number in range(self.none)
         ]
         return [int(n) for n in np.argsort(losses, kind="stable")[:NEAREST]]
@@ -255,12 +259,13 @@ class AdapterRun:
         new = self._some(flows, rng)
         old = self.replay.batch([self.seed, step, 1])
         numbers = np.append(self.known, self.none)
-        old = Batch(old.cells, old.lengths, numbers[old.classes])
+        old = replace(old, classes=numbers[old.classes])
         dice = torch.Generator().manual_seed(int(rng.integers(2**62)))
         for data, batch in ((self.new, new), (self.replay, old)):
-            held = None
-            if rng.random() < self.config.reveal and network.shape.reveal:
-                held = torch.from_numpy(data.reveal(batch, [self.seed, step, 2]))
+            held, more = None, rng.random() < self.config.reveal
+            if network.shape.reveal:
+                given = data.reveal(batch, [self.seed, step, 2], more=more)
+                held = torch.from_numpy(given)
             loss = denoising_loss(
                 network,
                 batch,

@@ -46,8 +46,9 @@ class TrainingConfig:
     self_condition : float
         Share of steps in which the network sees its own previous estimate.
     reveal : float
-        Share of steps in which cells are given to the network, so that flows can
-        be drawn around held cells; 0 makes a network without this input.
+        Share of steps in which cells are given to the network besides profiles, so
+        that flows can be drawn around held cells; 0 makes a network without this
+        input, and without profiles.
     noise_mean, noise_spread : float
         Mean and standard deviation of ln(sigma).
     high_noise : float

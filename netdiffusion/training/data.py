@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiffusion._core import Error
+from netdiffusion.control import FREE
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
 from netdiffusion.ports import client_ranges, server_list
+from netdiffusion.profiles import find_profiles, held_columns, sign_cells
 from netdiffusion.training.config import TrainingConfig
 
 __all__ = ["Batch", "Columns", "TrainingSet"]
@@ -25,6 +27,9 @@ LAYOUT = "netdiffusion-canonical"
 # Of the flows of a step that reveals: whole fields, which headers there are, the
 # first packets, some packets, some cells.
 REVEALS = (0.3, 0.1, 0.2, 0.2, 0.2)
+KNOWN_PROFILE = (
+    0.8  # share of flows whose profile is given, as it is when they are drawn
+)
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,14 @@ class Batch:
         Packets of each flow.
     classes : ndarray of int64, shape (F,)
         Class of each flow, K where it is hidden.
+    profiles : ndarray of int64, shape (F,)
+        Profile of each flow, a place in `TrainingSet.profiles`.
     """
 
     cells: npt.NDArray[np.uint8]
     lengths: npt.NDArray[np.int64]
     classes: npt.NDArray[np.int64]
+    profiles: npt.NDArray[np.int64]
 
 
 class TrainingSet:
@@ -136,6 +144,14 @@ class TrainingSet:
         self.labels = self.labels.astype(np.int64)
         self._ports, self._protocol = flows.ports, flows.protocol
         self._fields, self._options = self.columns.fields()
+        gaps = np.diff(flows.timestamps, prepend=0)[packets]
+        gaps[self.starts] = 0
+        self._longest_gap = np.maximum.reduceat(gaps, self.starts) / 1e9
+        signs = rows[:, sign_cells()]
+        self.profiles, self.profile = find_profiles(signs, self.starts)
+        self._held = held_columns(
+            self.profiles, self.columns.column_of_cell, len(self.columns)
+        )
         self._prepare_draws()
 
     def _prepare_draws(self) -> None:
@@ -171,15 +187,27 @@ class TrainingSet:
         return np.asarray(weight / weight.mean(), np.float32)
 
     def classes(self) -> list[dict[str, Any]]:
-        """Return name, flows, length histogram and ports of every class."""
+        """Return name, flows, lengths, longest gap, profiles and ports of classes."""
         out = []
         for number, name in enumerate(self.names.tolist()):
-            mine = self.lengths[self.labels == number]
-            lengths, counts = np.unique(mine, return_counts=True)
-            histogram = dict(zip(map(str, lengths), counts.tolist(), strict=True))
-            entry = {"name": name, "flows": len(mine), "lengths": histogram}
-            out.append({**entry, **self._ports_of(self.labels == number)})
+            mine = self.labels == number
+            entry = {"name": name, "flows": int(mine.sum())}
+            entry["lengths"] = self._lengths_of(mine)
+            entry["longest_gap"] = float(self._longest_gap[mine].max())
+            entry["profiles"] = [
+                {
+                    **self.profiles[i],
+                    "lengths": self._lengths_of(mine & (self.profile == i)),
+                }
+                for i in np.unique(self.profile[mine]).tolist()
+            ]
+            out.append({**entry, **self._ports_of(mine)})
         return out
+
+    def _lengths_of(self, mine: npt.NDArray[np.bool_]) -> dict[str, int]:
+        """Count some flows by their packets."""
+        lengths, counts = np.unique(self.lengths[mine], return_counts=True)
+        return dict(zip(map(str, lengths), counts.tolist(), strict=True))
 
     def _ports_of(self, mine: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """Return the ports of some flows' servers and clients, by transport."""
@@ -220,15 +248,26 @@ class TrainingSet:
         lengths = self.lengths[flows]
         place = np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
         cells = self.cells[self.starts[flows][:, None] + place]
-        return Batch(cells, lengths, classes)
+        return Batch(cells, lengths, classes, self.profile[flows])
 
-    def reveal(self, batch: Batch, seed: Sequence[int]) -> npt.NDArray[np.bool_]:
+    def reveal(
+        self, batch: Batch, seed: Sequence[int], *, more: bool
+    ) -> npt.NDArray[np.bool_]:
         """Choose the cells of a batch that are given, shape (F, P, C).
 
-        Each flow has one kind of them, `REVEALS`, and a share of them that is
-        uniform in 0..1.
+        Most flows have their profile, a share of `KNOWN_PROFILE`. With `more`, each
+        has cells of one kind besides, `REVEALS`, a share that is uniform in 0..1.
         """
         rng = np.random.default_rng(seed)
+        known = rng.random(len(batch.lengths)) < KNOWN_PROFILE
+        profile = (self._held[batch.profiles] != FREE) & known[:, None]
+        out = np.repeat(profile[:, None], batch.cells.shape[1], axis=1)
+        return out | self._revealed(batch, rng) if more else out
+
+    def _revealed(
+        self, batch: Batch, rng: np.random.Generator
+    ) -> npt.NDArray[np.bool_]:
+        """Choose cells of one kind for each flow."""
         flows, packets, columns = batch.cells.shape
         kind = rng.choice(len(REVEALS), (flows, 1, 1), p=REVEALS)
         share = rng.random((flows, 1, 1), np.float32)

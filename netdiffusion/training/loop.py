@@ -276,9 +276,11 @@ class Trainer:
         shared = np.random.default_rng([self.seed, self.step])
         again = shared.random() < self.config.self_condition
         held = None
-        if shared.random() < self.config.reveal:
+        more = shared.random() < self.config.reveal
+        if self.config.reveal:
             place = [self.seed, self.step, self.rank + (1 << 21)]
-            held = torch.from_numpy(self.data.reveal(batch, place)).float()
+            given = self.data.reveal(batch, place, more=more)
+            held = torch.from_numpy(given).float()
         self.network.train()
         self.gradient.zero_()
         loss = self._loss(batch, dice, again, held)
