@@ -152,6 +152,7 @@ class Drawer:
         self.constant = constant
         self.adapters = list(adapters)
         self._engines: dict[tuple[str, int, int], Engine] = {}
+        self._held: dict[int, npt.NDArray[np.int8]] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -329,7 +330,7 @@ class Drawer:
             if not profiles:
                 continue
             mine = np.flatnonzero(labels == name)
-            held = held_columns(profiles, self.column_of_cell, columns)
+            held = self._profiles_held(part.numbers[name])
             fits = np.ones((len(mine), len(profiles)), np.bool_)
             if given is not None:
                 for i, flow in enumerate(mine.tolist()):
@@ -341,6 +342,16 @@ class Drawer:
             return None
         rows = np.repeat(flows, packets, axis=0)
         return rows if given is None else np.where(given == FREE, rows, given)
+
+    def _profiles_held(self, number: int) -> npt.NDArray[np.int8]:
+        """Return the columns that each profile of a class holds, found once."""
+        if number not in self._held:
+            self._held[number] = held_columns(
+                self.classes[number]["profiles"],
+                self.column_of_cell,
+                self.config["network"]["columns"],
+            )
+        return self._held[number]
 
     def _run(
         self,
