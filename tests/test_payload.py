@@ -235,14 +235,15 @@ def test_quic_names_its_server(tmp_path: Path) -> None:
 # ---- all services and modes
 
 
-SIZES = (1, 2, 3, 5, 8, 13, 17, 21, 33, 40, 48, 64, 77, 100, 150, 240, 300, 517, 1200)
+SHORT = ("nats", 4)  # tshark takes four bytes on this port for GSM over IP
+SIZES = (*range(1, 25), 33, 40, 48, 64, 77, 100, 150, 240, 300, 517, 1200)
 
 
 @pytest.mark.parametrize("service", _core.payload_services()[1:])
 def test_no_length_is_malformed(service: str, tmp_path: Path) -> None:
     """Every service, at its port, says something that tshark can read."""
     port, transports, least, speaks = PORTS[service]
-    sizes = [size for size in SIZES if size >= least]
+    sizes = [size for size in SIZES if size >= least and (service, size) != SHORT]
     cycles = (
         [((i + speaks) % 2, size) for i, size in enumerate(sizes * 2)],
         [((i + speaks) % 2, size) for i, size in enumerate(sizes[::-1])],

@@ -115,9 +115,9 @@ static const struct step steps[] = {
                      {"HTTP/1.1 200 ", "\r\n\r\n", 0}}},
     /* RFC 3164 */
     {S(SYSLOG), 0, 0, {{"<30>Jan  1 00:00:00 host daemon: ", "", 0},
-                       {"<30>", "", 0}}},
+                       {"<30>a", "", 0}}}, /* tshark reads on after ">" */
     {S(SYSLOG), 1, 0, {{"<30>Jan  1 00:00:00 host daemon: ", "", 0},
-                       {"<30>", "", 0}}},
+                       {"<30>a", "", 0}}}, /* tshark reads on after ">" */
     /* NATS client protocol */
     {S(NATS), 0, 0, {{"CONNECT {\"verbose\":false,\"name\":\"", "\"}\r\n", 0},
                      {"PING", END, 0}}},
