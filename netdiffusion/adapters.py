@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiffusion._core import Error, FormatError
-from netdiffusion.ports import check_ports
+from netdiffusion.classes import check_class
 
 __all__ = ["AdapterFiles", "read_adapters", "write_adapter"]
 
@@ -174,13 +174,12 @@ def _read_adapter(directory: Path) -> tuple[AdapterFiles, str]:
             for name in (FILES[0], FILES[2])
         )
         scale = float(config["lora_alpha"]) / int(config["r"])
-        lengths = classes[0]["lengths"]
-        if config["peft_type"] != "LORA" or len(classes) != 1 or not lengths:
+        if config["peft_type"] != "LORA" or len(classes) != 1:
             raise ValueError("not LoRA for one class")
-        check_ports(classes[0])
+        check_class(classes[0])
         adapter = AdapterFiles(directory, classes, scale)
         return adapter, str(config["base_fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as why:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as why:
         raise FormatError(f"{directory}: not an adapter: {why}.") from None
 
 

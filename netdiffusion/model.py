@@ -19,11 +19,10 @@ import numpy.typing as npt
 from netdiffusion import _core
 from netdiffusion._core import Error, FormatError
 from netdiffusion.adapters import FILES, read_adapters
+from netdiffusion.classes import check_class
 from netdiffusion.control import HOLDS, Control, Value
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
-from netdiffusion.ports import check_ports
-from netdiffusion.profiles import check_profiles
 from netdiffusion.repair import RepairOptions
 from netdiffusion.sampling import Drawer, Progress, Settings
 
@@ -921,13 +920,7 @@ def _check_classes(directory: Path, classes: list[Any]) -> None:
     """Raise FormatError unless flows can be drawn by the entries of a classes.json."""
     for number, entry in enumerate(classes):
         try:
-            numbers = [*map(int, entry["lengths"]), *entry["lengths"].values()]
-            if min(numbers, default=0) < 1 or entry["flows"] < 0 or not entry["name"]:
-                raise ValueError("no name, or no lengths of 1 on")
-            if not entry.get("longest_gap", 0) >= 0:
-                raise ValueError("longest_gap is not a number of seconds")
-            check_ports(entry)
-            check_profiles(entry)
+            check_class(entry)
         except (KeyError, TypeError, ValueError, AttributeError) as why:
             raise FormatError(
                 f"{directory / 'classes.json'}: entry {number} is no class: {why!r}."

@@ -136,10 +136,11 @@ def test_wrong_adapters_are_refused(
         nd.FlowDiffusion.from_pretrained(tmp_path / "model")
     classes = tmp_path / "model" / "adapters" / NEW / "classes.json"
     told = json.loads(classes.read_text())
-    told[0]["client_ports"] = {"tcp": [[9, 8, 1]]}
-    classes.write_text(json.dumps(told))
-    with pytest.raises(nd.FormatError, match=r"not an adapter: .* client_ports"):
-        nd.FlowDiffusion.from_pretrained(tmp_path / "model")
+    wrong = {"client_ports": {"tcp": [[9, 8, 1]]}, "longest_gap": -1, "lengths": {}}
+    for name, value in wrong.items():
+        classes.write_text(json.dumps([{**told[0], name: value}]))
+        with pytest.raises(nd.FormatError, match=rf"not an adapter: .*{name}"):
+            nd.FlowDiffusion.from_pretrained(tmp_path / "model")
     broken = tmp_path / "model" / "adapters" / NEW / "adapter_config.json"
     broken.write_text("{}")
     with pytest.raises(nd.FormatError, match="not an adapter"):

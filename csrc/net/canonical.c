@@ -8,7 +8,6 @@ enum { OPTION_EOL = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_SCALE = 3 };
 
 enum { OPTION_BYTES = 40, OPTION_CELLS = 320 };
 
-
 /* What a sender has shown of itself so far. */
 struct sender {
     bool sent_tcp, acked, sent_id;

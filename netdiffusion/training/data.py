@@ -27,9 +27,7 @@ LAYOUT = "netdiffusion-canonical"
 # Of the flows of a step that reveals: whole fields, which headers there are, the
 # first packets, some packets, some cells.
 REVEALS = (0.3, 0.1, 0.2, 0.2, 0.2)
-KNOWN_PROFILE = (
-    0.8  # share of flows whose profile is given, as it is when they are drawn
-)
+KNOWN_PROFILE = 0.8  # share of flows whose profile is given, as when they are drawn
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""Entries of ``classes.json``: what a model, or an adapter, knows of a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from netdiffusion.ports import check_ports
+from netdiffusion.profiles import check_profiles
+
+__all__ = ["check_class"]
+
+
+def check_class(entry: Mapping[str, Any]) -> None:
+    """Raise an error unless flows can be drawn by an entry.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, AttributeError
+        Something lacks or is of another kind: callers name the file.
+    """
+    numbers = [*map(int, entry["lengths"]), *entry["lengths"].values()]
+    if min(numbers, default=0) < 1 or entry["flows"] < 0 or not entry["name"]:
+        raise ValueError("no name, or no lengths of 1 on")
+    if not entry.get("longest_gap", 0) >= 0:
+        raise ValueError("longest_gap is not a number of seconds")
+    check_ports(entry)
+    check_profiles(entry)
