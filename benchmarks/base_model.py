@@ -30,7 +30,7 @@ UNLICENSED = (
     "adarbachar/sniffing-project",
     "noise-lab/ml-systems",
 )
-MAX_PACKETS = 128
+MAX_PACKETS = 1024
 MIN_PACKETS = 3  # of the labelled captures; the lab's queries have 2
 
 

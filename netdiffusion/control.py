@@ -7,7 +7,7 @@ canonical rows are: fields by name, or what a skeleton of real flows has.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -342,6 +342,8 @@ class _Sheet:
         """Hold the outline of flows."""
         mine = flows.select((places % len(flows)).tolist())
         rows = mine.canonical()
+        if "direction" not in hold:
+            rows[:, _form().slice("motion_gap")] = plain_gaps(mine)
         for part, name in (("direction", "motion_direction"), ("time", "motion_gap")):
             if part in hold:
                 bits = rows[:, _form().slice(name)]
@@ -369,6 +371,12 @@ class _Sheet:
         for i, header in enumerate(headers):
             if (chosen == i).any():
                 self.present(header, chosen == i, f"a drawn {header} header")
+
+
+def plain_gaps(flows: FlowSet) -> Cells:
+    """Return the cells of gaps as if none were near a round trip, shape (P, 9)."""
+    one_way = replace(flows, direction=np.zeros_like(flows.direction))
+    return one_way.canonical()[:, _form().slice("motion_gap")]
 
 
 def _code(name: str, value: Any) -> Any:

@@ -14,6 +14,7 @@ __all__ = ["agree", "mend_gaps"]
 LAYOUT = "netdiffusion-canonical"
 SHARED = ("ipv4_ttl", "ipv6_hl")
 NEAR = 7  # bins that a gap may be longer than any of its class: an eighth of a decade
+EVER = 1e9  # seconds; codes beyond the bin of the longest gap tell round trips
 
 
 def agree(
@@ -64,7 +65,7 @@ def mend_gaps(
 
     In the Gray code of a gap this one cell tells the shortest ones, below a few
     microseconds, from the longest: one cell drawn wrong, and a segment sent at once
-    comes ten minutes late.
+    comes ten minutes late. Gaps told by the flow's first round trip are left.
 
     Parameters
     ----------
@@ -88,6 +89,7 @@ def mend_gaps(
     most = np.repeat(known[each], np.diff(offsets))
     drawn = _bins(rows[:, cells])
     wrong = (drawn > most + NEAR) & (top - drawn <= most)
+    wrong &= (drawn <= _longest_bin(EVER, top)) | ~_answered(rows, offsets)
     if held is not None:
         wrong &= np.all(held[:, cells] == FREE, axis=1)
     out = np.array(rows, np.int8)
@@ -99,6 +101,17 @@ def _bins(gray: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
     """Return the numbers of Gray-coded cells, shape (P, width)."""
     bits = np.bitwise_xor.accumulate((gray > 0).astype(np.int64), axis=1)
     return np.asarray(bits @ (1 << np.arange(gray.shape[1])[::-1]), np.int64)
+
+
+def _answered(
+    rows: npt.NDArray[np.int8], offsets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Return the packets that come after their flow's first round trip, (P,)."""
+    way = rows[:, get_layout(LAYOUT).slice("motion_direction").start] > 0
+    lengths = np.diff(offsets)
+    other = way != np.repeat(way[offsets[:-1]], lengths)
+    seen = np.cumsum(other) - other  # of the packets before
+    return np.asarray(seen > np.repeat(seen[offsets[:-1]], lengths))
 
 
 def _longest_bin(seconds: float, top: int) -> int:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from netdiffusion import _core
 from netdiffusion._core import Error
 from netdiffusion.adapters import AdapterFiles
-from netdiffusion.control import FREE, Control, to_columns
+from netdiffusion.control import FREE, Control, plain_gaps, to_columns
 from netdiffusion.decode import agree, mend_gaps
 from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
@@ -451,7 +451,7 @@ class Drawer:
         )
         flows.meta["repair"] = report.to_dict()
         if drawn.held is not None:
-            flows.meta["control"] = _obeyed(drawn.held, flows.canonical())
+            flows.meta["control"] = _obeyed(drawn.held, flows)
         return flows, report
 
 
@@ -460,11 +460,13 @@ def _names_port(settings: Settings) -> bool:
     return settings.control is not None and settings.control.names_port
 
 
-def _obeyed(
-    held: npt.NDArray[np.int8], repaired: npt.NDArray[np.int8]
-) -> dict[str, Any]:
+def _obeyed(held: npt.NDArray[np.int8], flows: FlowSet) -> dict[str, Any]:
     """Tell which held cells are not as they were held after repair, by field."""
-    broken = np.count_nonzero((held != FREE) & (held != repaired), axis=0)
+    wrong = (held != FREE) & (held != flows.canonical())
+    gap = get_layout("netdiffusion-canonical").slice("motion_gap")
+    plain = (held[:, gap] == FREE) | (held[:, gap] == plain_gaps(flows))
+    wrong[plain.all(axis=1), gap] = False  # a gap may be told either way
+    broken = np.count_nonzero(wrong, axis=0)
     fields = {
         f.name: int(broken[f.first_cell : f.first_cell + f.bits].sum())
         for f in get_layout("netdiffusion-canonical").fields

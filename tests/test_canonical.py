@@ -15,6 +15,7 @@ FORM = nd.get_layout("netdiffusion-canonical")
 IN_ORDER, AGAIN, GAP = range(3)
 ALL, PART, DUPLICATE = range(3)
 ZERO, COUNTER, RANDOM, SAME = range(4)
+TOLD_BY_TRIP = 15  # codes of motion_gap, the last ones
 
 Cells = npt.NDArray[np.int8]
 
@@ -194,15 +195,17 @@ def test_hints_are_absent_where_they_mean_nothing() -> None:
 
 def test_gap_limits_and_codes_agree() -> None:
     """Every code's limits map back to it; bins follow without a hole."""
-    limits = sorted((*_core.gap_limits(code), code) for code in range(512))
-    assert limits[0][:2] == (0, 1000)
-    assert limits[-1][1] == 10**12
-    for i, (low, high, code) in enumerate(limits):
-        assert _core.gap_code(low) == _core.gap_code(high - 1) == code
-        assert code == i ^ i >> 1  # Gray code: neighbours differ in one bit
+    bins = 512 - TOLD_BY_TRIP
+    codes = [i ^ i >> 1 for i in range(512)]  # Gray code: neighbours differ in a bit
+    limits = [_core.gap_limits(code) for code in codes]
+    assert limits[0] == (0, 1000)
+    for i, (low, high) in enumerate(limits[:bins]):
+        assert _core.gap_code(low) == _core.gap_code(high - 1) == codes[i]
         assert i == 0 or low == limits[i - 1][1]
         assert i == 0 or 1.03 < high / low < 1.06
-    last = limits[-1][2]
+    assert 540 < limits[bins - 1][1] / 1e9 < 550
+    assert limits[bins:] == [limits[bins - 1]] * TOLD_BY_TRIP
+    last = codes[bins - 1]
     assert _core.gap_code(10**12) == _core.gap_code(2**62) == last
     assert _core.gap_code(-5) == 0
 
@@ -213,6 +216,25 @@ def test_gaps_of_a_flow() -> None:
     rows = canonical([ipv4(17, UDP)] * 4, times=times)
     expected = [0, 5_000_000, 0, 10**10]
     assert value(rows, "motion_gap") == [_core.gap_code(g) for g in expected]
+
+
+def test_gaps_near_the_first_round_trip_are_told_by_it() -> None:
+    """By bins above or below it, once an answer came; farther ones as they are."""
+    low, _ = _core.gap_limits(_core.gap_code(10**7))
+    bin_width = 10 ** (9 / 511)
+    gaps = [0, low, low + 1]  # two of the first sender, and its answer
+    steps = [-8, -7, -1, 0, 1, 7, 8]
+    gaps += [round(low * bin_width**step) + 10 for step in steps]
+    way = [0, 0, 1, 0, 1, 0, 1, 1, 1, 0]
+    rows = canonical([ipv4(17, UDP)] * 10, way, np.cumsum(gaps).tolist())
+    told = value(rows, "motion_gap")
+    same = 511 - TOLD_BY_TRIP // 2
+    for i, gap in enumerate(gaps):
+        near = same + steps[i - 3] if 4 <= i <= 8 else None
+        code = _core.gap_code(gap) if near is None else near ^ near >> 1
+        assert told[i] == code, i
+    mirrored = canonical([ipv4(17, UDP)] * 10, way[::-1], np.cumsum(gaps).tolist())
+    assert value(mirrored, "motion_gap")[:2] == told[:2]
 
 
 def test_flows_do_not_depend_on_neighbours() -> None:

@@ -29,6 +29,7 @@ NET = [
     "payload",
     "reader",
     "writer",
+    "gap",
     "canonical",
     "nprint",
     "repair",

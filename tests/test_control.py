@@ -12,7 +12,7 @@ from devices import opened
 
 import netdiffusion as nd
 from netdiffusion.cli import main
-from netdiffusion.control import to_columns
+from netdiffusion.control import plain_gaps, to_columns
 
 FORM = nd.get_layout("netdiffusion-canonical")
 DEVICES = ("cpu", "vulkan:0")
@@ -99,7 +99,7 @@ def test_a_value_a_packet_fixes_the_length(model: nd.FlowDiffusion) -> None:
     control = {
         "direction": [0, 1, 0, 0],
         "tcp_syn": [1, 1, 0, 0],
-        "gap": [0, 0.01, 0.001, 2.0],
+        "gap": [0, 0.01, 0.0095, 2.0],
         "ip_version": 4,
         "ipv4_ttl": [64, 57, 64, 64],
     }
@@ -113,9 +113,12 @@ def test_a_value_a_packet_fixes_the_length(model: nd.FlowDiffusion) -> None:
     assert (FORM.values(drawn, "ipv4_ttl").reshape(-1, 4) == control["ipv4_ttl"]).all()
     flows = draw(model, control)
     assert (flows.direction.reshape(-1, 4) == control["direction"]).all()
+    assert "motion_gap" not in flows.meta["control"]["by_field"]
 
 
-@pytest.mark.parametrize("hold", [("length",), ("direction", "time", "headers")])
+@pytest.mark.parametrize(
+    "hold", [("length",), ("time",), ("direction", "time", "headers")]
+)
 def test_skeleton(model: nd.FlowDiffusion, device: str, hold: tuple[str, ...]) -> None:
     """Drawn flows have the outline of real ones, round and round."""
     real = nd.load_lab_flows("test").select(["lab_https", "lab_dns"])
@@ -128,10 +131,13 @@ def test_skeleton(model: nd.FlowDiffusion, device: str, hold: tuple[str, ...]) -
         name: np.all(FORM.values(drawn, name) == FORM.values(canonical, name))
         for name in ("motion_direction", "motion_gap")
     }
-    if hold == ("length",):
-        assert not same["motion_gap"]
-    else:
+    if "direction" in hold:
         assert all(same.values())
+    elif "time" in hold:
+        gaps = drawn[:, FORM.slice("motion_gap")]
+        np.testing.assert_array_equal(gaps, plain_gaps(turn))
+    else:
+        assert not same["motion_gap"]
     if "headers" in hold:
         for header in ("ipv4", "ipv6", "tcp", "udp", "icmp"):
             np.testing.assert_array_equal(
@@ -139,6 +145,8 @@ def test_skeleton(model: nd.FlowDiffusion, device: str, hold: tuple[str, ...]) -
             )
     flows = draw(model, nd.Control(skeleton=real, hold=hold), device=device)
     np.testing.assert_array_equal(flows.n_packets, turn.n_packets)
+    if "time" in hold:
+        np.testing.assert_array_equal(plain_gaps(flows), plain_gaps(turn))
 
 
 def test_what_protocols_forbid_is_reported(model: nd.FlowDiffusion) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from drawn import ACK, SYN, packet
+from drawn import ACK, SYN, packet, put
 
 import netdiffusion as nd
 from netdiffusion.control import FREE
@@ -85,11 +85,23 @@ def test_a_gap_beyond_its_class_was_one_cell_off() -> None:
     drawn = [rows[i, cells] for i in range(12)]
     for i in (0, 2, 3, *range(6, 12)):
         assert np.array_equal(out[i, cells], drawn[i])
-    assert np.array_equal(out[1, cells], drawn[0])
-    assert nd._core.gap_limits(nd._core.gap_code(0)) == (0, 1000)
     for i in (1, 4, 5):
         assert np.array_equal(out[i, cells][1:], drawn[i][1:])
         assert (out[i, cells.start], drawn[i][0]) == (0, 1)
+    _, high = nd._core.gap_limits(LAYOUT.values(out[1:2], "motion_gap")[0])
+    assert high < 10**4
     held = np.full(rows.shape, FREE, np.int8)
     held[4, cells] = rows[4, cells]
     assert np.array_equal(mend_gaps(rows, offsets, longest, held)[4], rows[4])
+
+
+def test_a_gap_told_by_the_round_trip_is_left() -> None:
+    """Once there was one; before it the code can only be a wrong cell."""
+    again = 504 ^ 504 >> 1  # as long as the first round trip
+    rows = np.stack([packet(server=i in (2, 3)) for i in range(5)])
+    for row in rows[1:]:
+        put(row, "motion_gap", again)
+    out = mend_gaps(np.concatenate([rows] * 2), np.array([0, 5, 10]), np.ones(2))
+    first = LAYOUT.slice("motion_gap").start
+    assert out[:, first].tolist() == [0, 0, 0, 1, 1] * 2
+    assert np.array_equal(np.delete(out[:5], first, 1), np.delete(rows, first, 1))

@@ -917,7 +917,7 @@ def test_senders_count_as_hosts_do() -> None:
 
 def test_times_rise_by_gaps_inside_their_bin() -> None:
     """Every gap has the drawn code, from sub-microsecond to the longest."""
-    gaps = [0, 500, 10**3, 10**6, 10**9, 9 * 10**11]
+    gaps = [0, 500, 10**3, 10**6, 10**9, 5 * 10**11]
     flows, report = repaired([packet("udp", gap=g) for g in gaps])
     told = np.diff(flows.timestamps).tolist()
     codes = [_core.gap_code(int(g)) for g in told]
@@ -926,6 +926,26 @@ def test_times_rise_by_gaps_inside_their_bin() -> None:
     late = np.stack([packet("udp", gap=10**6)])
     _, report = nd.repair_canonical(late, np.array([0, 1]), "x")
     assert report.by_rule().keys() == {"time"}
+
+
+def test_gaps_told_by_the_round_trip() -> None:
+    """As late as the first answer, or some bins off; none is the longest gap."""
+    rows = [packet("udp"), packet("udp", server=True, gap=20 * 10**6)]
+    rows += [packet("udp", server=i % 2 > 0) for i in range(3)]
+    for row, told in zip(rows[2:], (504, 505, 497), strict=True):
+        put(row, "motion_gap", told ^ told >> 1)
+    flows, report = repaired(rows)
+    bins = np.log10(np.diff(flows.timestamps) / 20e6) * 511 / 9
+    assert np.abs(bins - [0, 0, 1, -7]).max() <= 1 and report.by_rule() == {}
+    assert np.array_equal(
+        FORM.values(flows.canonical(), "motion_gap")[2:],
+        [told ^ told >> 1 for told in (504, 505, 497)],
+    )
+    plain = [*rows[:2], packet("udp", gap=20 * 10**6)]
+    assert repaired(plain)[1].by_rule() == {}
+    early = [packet("udp"), rows[2]]
+    flows, report = repaired(early)
+    assert np.diff(flows.timestamps)[0] > 500e9 and report.by_rule() == {"time": 2}
 
 
 def test_gaps_fill_their_bin_evenly() -> None:

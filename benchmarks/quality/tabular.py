@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 import netdiffusion as nd
 from netdiffusion.evaluate import CanonicalFlows
+from netdiffusion.evaluate.features import log_gaps
 
 from .cache import core_digest
 from .data import Data
@@ -70,7 +71,7 @@ class Packing:
         bare = self._bare(rows)
         kind = np.array([self.number.get(b.tobytes(), 0) for b in bare])
         length = sum(self.layout.values(rows, n) for n in ("ipv4_tl", "ipv6_len"))
-        gap = _from_gray(self.layout.values(rows, "motion_gap"))
+        gap = log_gaps(cut)
         columns: dict[str, Any] = {
             "class": flows.labels.astype(object),
             "packets": np.log2(flows.n_packets),
@@ -107,8 +108,9 @@ class Packing:
     def _write(self, rows: Rows, name: str, values: npt.NDArray[np.float64]) -> None:
         """Write numbers into the cells of a field, where they are there."""
         if name == "gap":
-            code = np.clip(np.rint(values), 0, 511).astype(np.int64)
-            fields, code = ("motion_gap",), code ^ (code >> 1)
+            waits = np.clip(10 ** np.clip(values, 0, 9) - 1, 0, None) * 1000
+            code = np.array([nd._core.gap_code(int(wait)) for wait in waits])
+            fields = ("motion_gap",)
         else:
             code = np.rint(2 ** np.clip(values, 0, 16)).astype(np.int64) - 1
             fields = ("ipv4_tl", "ipv6_len")
@@ -117,14 +119,6 @@ class Packing:
             width = place.stop - place.start
             bits = (code[:, None] >> np.arange(width - 1, -1, -1)) & 1
             rows[:, place] = np.where(rows[:, place] < 0, -1, bits)
-
-
-def _from_gray(code: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Turn Gray code into the number."""
-    out = code.copy()
-    for shift in (1, 2, 4, 8):
-        out ^= out >> shift
-    return out
 
 
 def tabular_source(name: str, epochs: int) -> Source:

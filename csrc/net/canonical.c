@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "gap.h"
 #include "icmp.h"
 
 enum { OPTION_EOL = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_SCALE = 3 };
@@ -227,6 +228,7 @@ nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
                     const uint8_t *directions, int8_t *canonical)
 {
     struct sender senders[2] = {{0}, {0}};
+    struct nd_round_trip trip = {0};
     for (size_t i = 0; i < n; i++) {
         int8_t *row = canonical + i * ND_CANONICAL_CELLS;
         memcpy(row, rows + i * ND_ROW_CELLS, ND_ROW_CELLS);
@@ -240,9 +242,11 @@ nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
         enum nd_header transport = nd_layout_row_transport(layout, row);
         uint32_t payload = payload_length(row, ip, transport);
         int64_t gap = i == 0 ? 0 : time_since(times[i - 1], times[i]);
+        uint32_t bin = nd_gap_bin(gap);
 
         nd_row_set(row, ND_FIELD_MOTION_DIRECTION, direction);
-        nd_row_set(row, ND_FIELD_MOTION_GAP, nd_gap_code(gap));
+        nd_row_set(row, ND_FIELD_MOTION_GAP, nd_gap_tell(&trip, bin));
+        nd_gap_note(&trip, direction, bin);
         if (transport == ND_HEADER_TCP) {
             nd_row_set(row, ND_FIELD_MOTION_SEQ, hint_seq(row, payload, me));
             nd_row_set(row, ND_FIELD_MOTION_ACK, hint_ack(row, me, peer));
@@ -251,63 +255,4 @@ nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
             nd_row_set(row, ND_FIELD_MOTION_ID, hint_id(row, me));
         encode_headers(row, direction, ip, transport, payload);
     }
-}
-
-enum { GAP_BITS = 9, GAP_BINS = 512 };
-
-static const double GAP_FIRST = 1000.0; /* ns, where bin 1 begins */
-static const int64_t GAP_END = INT64_C(1000000000000); /* of the last bin */
-
-/*
- * 10^9 to the power 2^j / 511, j from 8 down. Bin limits are products of
- * these in this order on both ways: plain IEEE products, the same everywhere,
- * so the two ways cannot disagree.
- */
-static const double gap_factors[GAP_BITS] = {
-    32270.54219106093, 179.64003504525635, 13.402986049580756,
-    3.6610088841166113, 1.913376304890549, 1.3832484610114515,
-    1.1761158365617952, 1.0844887443223168, 1.0413878933050436,
-};
-
-uint32_t
-nd_gap_code(int64_t nanoseconds)
-{
-    double gap = (double)nanoseconds;
-    uint32_t bin = 0;
-    if (gap >= GAP_FIRST) {
-        double low = GAP_FIRST;
-        for (int j = 0; j < GAP_BITS; j++)
-            if (gap >= low * gap_factors[j]) {
-                low *= gap_factors[j];
-                bin |= 1u << (GAP_BITS - 1 - j);
-            }
-        bin = bin + 1 < GAP_BINS ? bin + 1 : GAP_BINS - 1;
-    }
-    return bin ^ bin >> 1;
-}
-
-/* The first whole nanosecond of a bin, 0 to 512. */
-static int64_t
-gap_low(uint32_t bin)
-{
-    if (bin == 0)
-        return 0;
-    if (bin == GAP_BINS)
-        return GAP_END;
-    double low = GAP_FIRST;
-    for (int j = 0; j < GAP_BITS; j++)
-        if ((bin - 1) >> (GAP_BITS - 1 - j) & 1)
-            low *= gap_factors[j];
-    int64_t whole = (int64_t)low;
-    return (double)whole < low ? whole + 1 : whole;
-}
-
-void
-nd_gap_limits(uint32_t code, int64_t *low, int64_t *high)
-{
-    uint32_t bin = code & (GAP_BINS - 1);
-    for (unsigned shift = 1; shift < GAP_BITS; shift *= 2)
-        bin ^= bin >> shift;
-    *low = gap_low(bin);
-    *high = gap_low(bin + 1);
 }

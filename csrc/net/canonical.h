@@ -4,8 +4,8 @@
  * In:      the rows of one flow (netdiffusion-1088), its packet times and
  *          directions.
  * Out:     n * ND_CANONICAL_CELLS cells: the header cells by role (layout.h),
- *          then motion: direction, gap, and what kind of step seq, ack and IP
- *          id were. repair.h is the way back.
+ *          then motion: direction, gap (gap.h), and what kind of step seq, ack
+ *          and IP id were. repair.h is the way back.
  * Errors:  none: any cells have a canonical form.
  * Memory:  allocates nothing.
  * Threads: pure functions, no state.
@@ -34,13 +34,5 @@ enum { ND_ID_STEPS = 64 };
 
 void nd_canonical_encode(const int8_t *rows, size_t n, const int64_t *times,
                          const uint8_t *directions, int8_t *canonical);
-
-/*
- * Inter-arrival time to the 9 bits of motion_gap: bin 0 is below 1 us, bins
- * 1 to 511 divide 1 us .. 1,000 s evenly in log; the bin is Gray coded. The
- * way back gives the bin's limits in ns: low <= gap < high.
- */
-uint32_t nd_gap_code(int64_t nanoseconds);
-void nd_gap_limits(uint32_t code, int64_t *low, int64_t *high);
 
 #endif

@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "gap.h"
 #include "repair_flow.h"
 
 /* A number of 0 <= u < 1 that does not depend on the machine. */
@@ -15,10 +16,10 @@ unit(uint64_t x)
  * the same on every machine.
  */
 static int64_t
-draw_gap(const struct nd_draft *flow, size_t i, uint16_t code)
+draw_gap(const struct nd_draft *flow, size_t i, uint32_t bin)
 {
     int64_t low, high;
-    nd_gap_limits(code, &low, &high);
+    nd_gap_limits(bin, &low, &high);
     double width = (double)(high - low);
     double u = unit(nd_chance(flow, ND_FOR_STEP_TIME, i));
     if (low > 0) {
@@ -45,19 +46,26 @@ note_syn(struct patience *p, const struct nd_step *step)
     p->until = step->time + ND_SYN_PATIENCE;
 }
 
-/* The longest gap that ends in time, where the drawn one may not. */
-static void
-shorten_gap(struct nd_draft *flow, struct nd_step *step, int64_t left)
+/* The longest bin that ends in time, where the drawn one may not. */
+static uint32_t
+shorten_gap(uint32_t bin, int64_t left)
 {
     int64_t low, high;
-    uint32_t code = step->gap_code;
-    nd_gap_limits(code, &low, &high);
+    nd_gap_limits(bin, &low, &high);
     if (high - 1 <= left)
-        return;
-    nd_gap_limits(nd_gap_code(left), &low, &high);
-    code = low > 0 ? nd_gap_code(low - 1) : 0;
-    nd_count_change(flow, ND_RULE_TIME, step->gap_code, code);
-    step->gap_code = (uint16_t)code;
+        return bin;
+    nd_gap_limits(nd_gap_bin(left), &low, &high);
+    return low > 0 ? nd_gap_bin(low - 1) : 0;
+}
+
+/* A code that tells the same bin in another way is no change. */
+static void
+count_gap(struct nd_draft *flow, const struct nd_round_trip *trip,
+          uint32_t code, uint32_t bin)
+{
+    static const struct nd_round_trip none = {0};
+    if (code != nd_gap_tell(&none, bin))
+        nd_count_change(flow, ND_RULE_TIME, code, nd_gap_tell(trip, bin));
 }
 
 /* Times rise from the flow's start by the drawn gaps. */
@@ -66,15 +74,17 @@ nd_repair_time(struct nd_draft *flow)
 {
     int64_t now = flow->start;
     struct patience p = {.over = flow->protocol != ND_PROTOCOL_TCP};
-    nd_count_change(flow, ND_RULE_TIME, flow->steps[0].gap_code, 0);
-    flow->steps[0].gap_code = 0;
+    struct nd_round_trip trip = {0};
     for (size_t i = 0; i < flow->n; i++) {
         struct nd_step *step = &flow->steps[i];
+        uint32_t bin = i == 0 ? 0 : nd_gap_hear(&trip, step->gap_code);
         if (p.waits)
-            shorten_gap(flow, step, p.until - now);
-        now += i == 0 ? 0 : draw_gap(flow, i, step->gap_code);
+            bin = shorten_gap(bin, p.until - now);
+        count_gap(flow, &trip, step->gap_code, bin);
+        now += i == 0 ? 0 : draw_gap(flow, i, bin);
         step->time = now;
         note_syn(&p, step);
+        nd_gap_note(&trip, step->direction, bin);
     }
 }
 

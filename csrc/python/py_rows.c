@@ -1,6 +1,7 @@
 #include "module.h"
 
 #include "../net/canonical.h"
+#include "../net/gap.h"
 
 /* ---- layouts ---------------------------------------------------------- */
 
@@ -363,7 +364,9 @@ gap_code(PyObject *Py_UNUSED(module), PyObject *args)
     long long nanoseconds;
     if (!PyArg_ParseTuple(args, "L:gap_code", &nanoseconds))
         return NULL;
-    return PyLong_FromUnsignedLong(nd_gap_code(nanoseconds));
+    struct nd_round_trip none = {0};
+    uint32_t bin = nd_gap_bin(nanoseconds);
+    return PyLong_FromUnsignedLong(nd_gap_tell(&none, bin));
 }
 
 static PyObject *
@@ -373,7 +376,8 @@ gap_limits(PyObject *Py_UNUSED(module), PyObject *args)
     int64_t low, high;
     if (!PyArg_ParseTuple(args, "I:gap_limits", &code))
         return NULL;
-    nd_gap_limits(code, &low, &high);
+    struct nd_round_trip none = {0};
+    nd_gap_limits(nd_gap_hear(&none, code), &low, &high);
     return Py_BuildValue("(LL)", (long long)low, (long long)high);
 }
 
@@ -398,10 +402,12 @@ PyDoc_STRVAR(canonicalize_doc,
              "Canonical rows (P, 1104) of netdiffusion-1088 rows.");
 PyDoc_STRVAR(gap_code_doc,
              "gap_code(nanoseconds, /)\n--\n\n"
-             "The 9 bits of motion_gap for an inter-arrival time.");
+             "The 9 bits of motion_gap for an inter-arrival time, before any\n"
+             "round trip is known.");
 PyDoc_STRVAR(gap_limits_doc,
              "gap_limits(code, /)\n--\n\n"
-             "Limits (low, high) in ns of a motion_gap code.");
+             "Limits (low, high) in ns of a motion_gap code, before any round\n"
+             "trip is known.");
 
 #define WITH_KEYWORDS(f)                                                      \
     (PyCFunction)(void (*)(void))(f), METH_VARARGS | METH_KEYWORDS

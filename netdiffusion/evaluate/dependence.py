@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from netdiffusion.evaluate.features import log_gaps
 from netdiffusion.evaluate.fidelity import Array
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 from netdiffusion.layout import get_layout
@@ -77,7 +78,7 @@ def packet_fields(flows: FlowSet) -> Codes:
         value("motion_seq"),
         value("motion_ack"),
         value("motion_id"),
-        _binary(value("motion_gap")) // 16,
+        np.minimum(log_gaps(flows) / 9 * 32, 31),
     ]
     return np.stack([np.asarray(c, np.int64) for c in columns], axis=1)
 
@@ -93,14 +94,6 @@ def _kinds_of_bits(cells: npt.NDArray[np.int8]) -> Codes:
     for column in packed.T:  # FNV-1a: the same bits, the same number in any set
         out = (out ^ column) * np.uint64(0x100000001B3)
     return np.asarray(out >> np.uint64(2), np.int64)
-
-
-def _binary(gray: Codes) -> Codes:
-    """Turn Gray code of up to 16 bits into the number."""
-    out: Codes = gray.copy()
-    for shift in (1, 2, 4, 8):
-        out ^= out >> shift
-    return out
 
 
 def mutual_information(
