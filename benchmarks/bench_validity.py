@@ -47,8 +47,9 @@ import numpy.typing as npt
 
 import netdiffusion as nd
 from netdiffusion import endpoints, tools
+from netdiffusion.part import Part
 from netdiffusion.payload import Payload
-from netdiffusion.sampling import Drawer, Part, Settings
+from netdiffusion.sampling import Drawer, Settings
 from netdiffusion.sampling import Drawn as RawRows
 
 FORM = nd.get_layout("netdiffusion-canonical")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from netdiffusion.novelty import check_marks
 from netdiffusion.ports import check_ports
 from netdiffusion.profiles import check_profiles
 
@@ -26,3 +27,4 @@ def check_class(entry: Mapping[str, Any]) -> None:
         raise ValueError("longest_gap is not a number of seconds")
     check_ports(entry)
     check_profiles(entry)
+    check_marks(entry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +21,15 @@ from netdiffusion.decode import agree, mend_gaps
 from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
+from netdiffusion.novelty import flow_marks, known_marks
+from netdiffusion.part import Part, uniform
 from netdiffusion.ports import draw_clients
 from netdiffusion.profiles import choose, fitting, held_columns
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
 
 # These tell chances of ports and profiles from those of lengths.
 FOR_PORT, FOR_PROFILE = 0x706F7274, 0x70726F66
+REDRAWS = 3  # of a flow that is a copy of a training flow
 
 Progress = Callable[[int, int], None]
 Lengths = int | Mapping[str, int] | None
@@ -48,61 +50,6 @@ class Settings:
     threads: int = 0
     lengths: Lengths = None
     control: Control | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some flows of some classes.
-
-    Attributes
-    ----------
-    counts, first : dict of str to int
-        Flows of each class, and the number in the class of the first of them.
-    numbers : dict of str to int
-        The network's number of each class.
-    """
-
-    counts: dict[str, int]
-    first: dict[str, int]
-    numbers: dict[str, int]
-
-    def __len__(self) -> int:
-        return sum(self.counts.values())
-
-    def within(self, counts: dict[str, int], first: dict[str, int]) -> Part:
-        """Return some of these flows."""
-        return Part(counts, first, self.numbers)
-
-    def _each(self, values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Repeat a value of each class for its flows."""
-        return np.repeat(np.asarray(values, dtype), list(self.counts.values()))
-
-    def labels(self) -> npt.NDArray[np.str_]:
-        """Return the class of each flow, ndarray of str, shape (F,)."""
-        return np.asarray(self._each(list(self.counts), np.str_))
-
-    def classes(self) -> npt.NDArray[np.int32]:
-        """Return the class number of each flow, ndarray of int32, shape (F,)."""
-        return self._each([self.numbers[name] for name in self.counts], np.int32)
-
-    def places(self) -> npt.NDArray[np.int64]:
-        """Return each flow's number in its class, ndarray of int64, shape (F,)."""
-        parts = [
-            np.arange(self.first[name], self.first[name] + count)
-            for name, count in self.counts.items()
-        ]
-        return np.concatenate([np.zeros(0, np.int64), *parts])
-
-    def ids(self) -> npt.NDArray[np.uint64]:
-        """Return the 64-bit id of each flow, from class name and place in it."""
-        starts = [
-            int.from_bytes(
-                hashlib.blake2b(n.encode(), digest_size=8).digest(), "little"
-            )
-            for n in self.counts
-        ]
-        places = self.places().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        return _scrambled(self._each(starts, np.uint64) + places)
 
 
 @dataclass(frozen=True)
@@ -233,7 +180,7 @@ class Drawer:
             asked = wanted if isinstance(wanted, int) else (wanted or {}).get(name)
             if asked is None:
                 lengths, share = self._histograms[name]
-                u = _uniform(ids[at : at + count], seed)
+                u = uniform(ids[at : at + count], seed)
                 chosen = np.searchsorted(share, u, "right")
                 out[at : at + count] = lengths[np.minimum(chosen, len(lengths) - 1)]
             elif 1 <= asked <= most:
@@ -278,10 +225,54 @@ class Drawer:
                 check = progress and (lambda _, total: progress(0, total))
                 first = self._drawn(part, packets, settings, outline, check)
             held = control.cells(offsets, places, first)
+        rows = self._agreed(part, packets, settings, held, progress)
+        self._redraw_copies(rows, part, packets, settings, held)
+        return Drawn(rows, offsets, held)
+
+    def _agreed(
+        self,
+        part: Part,
+        packets: npt.NDArray[np.int32],
+        settings: Settings,
+        held: npt.NDArray[np.int8] | None,
+        progress: Progress | None,
+    ) -> npt.NDArray[np.int8]:
+        """Draw rows, and let the packets of a flow agree where they have to."""
         rows = self._drawn(part, packets, settings, held, progress)
+        offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
         longest = [self.classes[n].get("longest_gap", np.inf) for n in part.classes()]
         rows = mend_gaps(rows, offsets, np.asarray(longest), held)
-        return Drawn(agree(rows, offsets, held), offsets, held)
+        return agree(rows, offsets, held)
+
+    def _redraw_copies(
+        self,
+        rows: npt.NDArray[np.int8],
+        part: Part,
+        packets: npt.NDArray[np.int32],
+        settings: Settings,
+        held: npt.NDArray[np.int8] | None,
+    ) -> None:
+        """Draw flows that equal a training flow again, in place, some times."""
+        ends = np.cumsum(packets, dtype=np.int64)
+        left = np.arange(len(part))
+        for attempt in range(1, REDRAWS + 1):
+            marks = flow_marks(rows, ends[left] - packets[left], ends[left])
+            left = left[np.isin(marks, self._known)]
+            if not len(left):
+                return
+            which = _packets_of(left, ends, packets)
+            rows[which] = self._agreed(
+                part.again(left, attempt),
+                packets[left],
+                settings,
+                None if held is None else held[which],
+                None,
+            )
+
+    @cached_property
+    def _known(self) -> npt.NDArray[np.uint64]:
+        """Marks of the training flows."""
+        return known_marks(self.classes)
 
     def _drawn(
         self,
@@ -323,7 +314,7 @@ class Drawer:
         """Draw the profile of each flow, and hold it where nothing is given."""
         columns = self.config["network"]["columns"]
         flows = np.full((len(part), columns), FREE, np.int8)
-        labels, chance = part.labels(), _uniform(part.ids(), seed ^ FOR_PROFILE)
+        labels, chance = part.labels(), uniform(part.ids(), seed ^ FOR_PROFILE)
         ends = np.cumsum(packets)
         for name in part.counts:
             profiles = self.classes[part.numbers[name]].get("profiles")
@@ -430,7 +421,7 @@ class Drawer:
         options: RepairOptions | None = None,
     ) -> tuple[FlowSet, RepairReport]:
         """Repair drawn rows, with ports as hosts of their classes use them."""
-        chance = _uniform(part.ids(), settings.seed ^ FOR_PORT)
+        chance = uniform(part.ids(), settings.seed ^ FOR_PORT)
         clients = draw_clients(
             self._ports("client_ports"),
             part.labels(),
@@ -493,6 +484,17 @@ def _unknown(name: str, known: Mapping[str, int]) -> str:
     )
 
 
+def _packets_of(
+    flows: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    packets: npt.NDArray[np.int32],
+) -> npt.NDArray[np.int64]:
+    """Return the places of the packets of some flows."""
+    mine = packets[flows].astype(np.int64)
+    first = np.repeat(ends[flows] - np.cumsum(mine), mine)
+    return np.asarray(first + np.arange(mine.sum()))
+
+
 def _respaced(sigmas: list[float], steps: int | None) -> npt.NDArray[np.float32]:
     """Return noise levels: the model's, or as many as asked for, log-spaced."""
     if steps is None:
@@ -500,20 +502,6 @@ def _respaced(sigmas: list[float], steps: int | None) -> npt.NDArray[np.float32]
     if steps < 1:
         raise ValueError(f"sample: steps must be at least 1, not {steps}.")
     return np.geomspace(sigmas[0], sigmas[-1], steps).astype(np.float32)
-
-
-def _scrambled(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return the output function of SplitMix64 (Steele et al., 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
-
-
-def _uniform(ids: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
-    """Return a number in [0, 1) for each flow, from its id and the seed."""
-    word = np.asarray([seed & (2**64 - 1)], np.uint64)
-    mixed = _scrambled(ids ^ _scrambled(word + np.uint64(0x9E3779B97F4A7C15)))
-    return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def _as_drawn(

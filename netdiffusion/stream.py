@@ -29,9 +29,10 @@ from netdiffusion import _core
 from netdiffusion.captures import SUFFIXES, write_capture
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
+from netdiffusion.part import Part
 from netdiffusion.payload import Payload, PayloadReport
 from netdiffusion.repair import RepairOptions, RepairReport
-from netdiffusion.sampling import Drawer, Part, Settings
+from netdiffusion.sampling import Drawer, Settings
 from netdiffusion.validate import validate
 
 CHUNK_TOKENS = 4096

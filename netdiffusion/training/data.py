@@ -15,6 +15,7 @@ from netdiffusion._core import Error
 from netdiffusion.control import FREE
 from netdiffusion.flows import FlowSet
 from netdiffusion.layout import get_layout
+from netdiffusion.novelty import flow_marks, pack_marks
 from netdiffusion.ports import client_ranges, server_list
 from netdiffusion.profiles import find_profiles, held_columns, sign_cells
 from netdiffusion.training.config import TrainingConfig
@@ -145,6 +146,7 @@ class TrainingSet:
         gaps = np.diff(flows.timestamps, prepend=0)[packets]
         gaps[self.starts] = 0
         self._longest_gap = np.maximum.reduceat(gaps, self.starts) / 1e9
+        self._marks = flow_marks(rows, self.starts, self.starts + self.lengths)
         signs = rows[:, sign_cells()]
         self.profiles, self.profile = find_profiles(signs, self.starts)
         self._held = held_columns(
@@ -185,13 +187,14 @@ class TrainingSet:
         return np.asarray(weight / weight.mean(), np.float32)
 
     def classes(self) -> list[dict[str, Any]]:
-        """Return name, flows, lengths, longest gap, profiles and ports of classes."""
+        """Return the entries of ``classes.json``."""
         out = []
         for number, name in enumerate(self.names.tolist()):
             mine = self.labels == number
             entry = {"name": name, "flows": int(mine.sum())}
             entry["lengths"] = self._lengths_of(mine)
             entry["longest_gap"] = float(self._longest_gap[mine].max())
+            entry["marks"] = pack_marks(self._marks[mine])
             entry["profiles"] = [
                 {
                     **self.profiles[i],
