@@ -1,8 +1,9 @@
 /*
  * The engine without Python, for the sanitizers: random weights in memory,
- * flows drawn on one thread and on four, in chunks and op by op, with every
- * stage of the sampler; a call that is stopped; a file that lacks a tensor.
- * Ends with 0 if all threads agree. test_sanitized.py builds and runs it.
+ * flows drawn on one thread and on four, in chunks, in rows of their own and
+ * op by op, with every stage of the sampler; a call that is stopped; a file
+ * that lacks a tensor. Ends with 0 if all threads agree. test_sanitized.py
+ * builds and runs it.
  */
 #include "engine/cpu.h"
 #include "engine/rng.h"

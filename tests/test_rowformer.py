@@ -160,11 +160,14 @@ def test_longest_flow(case: tuple) -> None:
     assert_close(model.forward(**given), expected(reference, given))
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, (127,), (31, 2)])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_change_nothing(case: tuple, threads: int) -> None:
-    """Bit for bit the same for any number of threads."""
+def test_threads_change_nothing(
+    case: tuple, threads: int, lengths: tuple[int, ...]
+) -> None:
+    """Bit for bit the same: flows, rows or parts of ops a thread."""
     path, size, _ = case
-    given = inputs(size, LENGTHS)
+    given = inputs(size, lengths)
     one = _core.Model(path, device="cpu", threads=1, **size).forward(**given)
     many = _core.Model(path, device="cpu", threads=threads, **size).forward(**given)
     for name, value in one.items():

@@ -3,8 +3,9 @@
  * needs the same rows of its inputs, and ATTENTION the rows of its flow. So a
  * batch of several flows is cut into chunks of whole flows, and a thread
  * takes a chunk through all ops: its tensors stay in the thread's cache and
- * nobody waits. Where flows are too few or too unlike for that, all threads
- * share one op after the other.
+ * nobody waits. Where flows are too few or too unlike for that, a thread
+ * takes rows of the batch through all ops up to the next ATTENTION; all
+ * threads share that op, and every op where the rows are few.
  */
 #include "cpu.h"
 #include "threads.h"
@@ -17,6 +18,12 @@
  * wait for them, more do not fit a cache.
  */
 enum { CHUNK_TOKENS = 256 };
+
+/*
+ * Tokens from which on a thread has rows of its own: with fewer it would wait
+ * for the weights, all of which it goes through.
+ */
+enum { OWN_TOKENS = 32 };
 
 /* Elements that a thread should have of an op that is no product. */
 enum { PART_ELEMENTS = 16384 };
@@ -44,6 +51,7 @@ struct work {
     const struct nd_cpu *cpu;
     const struct program *program;
     const struct nd_op *op;
+    size_t n_ops; /* from op on, of which a thread has rows of its own */
     struct grid grid;
     const struct nd_step *step;
 };
@@ -159,13 +167,26 @@ cut_linear(const struct nd_linear *op, size_t threads)
     return (struct grid){op->rows, ND_LINEAR_ROWS, panels, group};
 }
 
+/*
+ * By heads alone where that is even: each part makes panels of all keys and
+ * values of its heads.
+ */
+static struct grid
+cut_attention(const struct program *program, const struct nd_attention *op,
+              size_t threads)
+{
+    bool even = op->heads % threads == 0 && program->n_queries > 0;
+    return (struct grid){program->n_queries, even ? program->n_queries : 1,
+                         op->heads, 1};
+}
+
 static struct grid
 cut(const struct program *program, const struct nd_op *op, size_t threads)
 {
     if (op->kind == ND_OP_LINEAR)
         return cut_linear(&op->as.linear, threads);
     if (op->kind == ND_OP_ATTENTION)
-        return (struct grid){program->n_queries, 1, op->as.attention.heads, 1};
+        return cut_attention(program, &op->as.attention, threads);
     size_t step = divide_up(PART_ELEMENTS, count_columns(op));
     return (struct grid){count_rows(op),
                          step < ND_ROW_BLOCK ? step : ND_ROW_BLOCK, 1, 1};
@@ -394,6 +415,36 @@ do_chunk(void *argument, size_t item, size_t worker)
     }
 }
 
+/* Ops from op i on that a thread takes its own rows of the tokens through. */
+static size_t
+count_own(const struct program *program, size_t i, size_t threads)
+{
+    size_t first = i;
+    if (program->n_tokens < OWN_TOKENS * threads)
+        return 0;
+    while (i < program->n_ops && program->ops[i].kind != ND_OP_ATTENTION &&
+           count_rows(&program->ops[i]) == program->n_tokens)
+        i++;
+    return i - first;
+}
+
+static void
+do_own(void *argument, size_t item, size_t worker)
+{
+    const struct work *work = argument;
+    size_t tokens = work->program->n_tokens;
+    size_t threads = nd_threads_count(work->cpu->threads);
+    struct nd_cpu_context context = context_of(work, worker);
+    for (size_t i = 0; i < work->n_ops; i++) {
+        const struct nd_op *op = &work->op[i];
+        struct nd_cpu_part part = {
+            .first = item * tokens / threads,
+            .end = (item + 1) * tokens / threads,
+            .column_end = cut(work->program, op, 1).columns};
+        work->cpu->kernels->run[op->kind](op, part, &context);
+    }
+}
+
 enum nd_status
 nd_cpu_program_run(struct nd_backend *backend, struct nd_program *opaque,
                    const struct nd_step *step, struct nd_error *err)
@@ -407,8 +458,14 @@ nd_cpu_program_run(struct nd_backend *backend, struct nd_program *opaque,
         nd_threads_run(cpu->threads, do_chunk, &work, program->n_chunks);
         return ND_OK;
     }
-    for (size_t i = 0; i < program->n_ops; i++) {
+    for (size_t i = 0; i < program->n_ops; i += work.n_ops) {
         work.op = &program->ops[i];
+        work.n_ops = count_own(program, i, threads);
+        if (work.n_ops > 0) {
+            nd_threads_run(cpu->threads, do_own, &work, threads);
+            continue;
+        }
+        work.n_ops = 1;
         work.grid = cut(program, work.op, threads);
         nd_threads_run(cpu->threads, do_part, &work, count_parts(&work.grid));
     }
