@@ -88,44 +88,37 @@ whole_vectors(size_t keys)
     return (keys + LANES - 1) / LANES * LANES;
 }
 
-/* Scores to weights, in place; those past the keys become zero. */
+/*
+ * Scores of a tile to e^(score - largest), in place, and to one over their
+ * sums. The rows go side by side: one alone would wait for each step of it.
+ */
 static void
-softmax(float *scores, size_t keys)
+softmax(const struct head *head, size_t rows, float *factors)
 {
-    size_t padded = whole_vectors(keys);
-    for (size_t j = keys; j < padded; j++)
-        scores[j] = -INFINITY;
-    vector most = load(scores);
-    for (size_t j = LANES; j < padded; j += LANES)
-        most = larger(load(scores + j), most);
-    float top = largest_lane(most);
-    vector total = fill(0.0f);
-    for (size_t j = 0; j < padded; j += LANES) {
-        vector e = exponential(load(scores + j) - top);
-        store(scores + j, e);
-        total += e;
+    size_t stride = nd_stride(head->keys), end = whole_vectors(head->keys);
+    vector most[TILE_ROWS], total[TILE_ROWS];
+    float *scores = head->scores;
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = head->keys; j < end; j++)
+            scores[r * stride + j] = -INFINITY;
+        most[r] = load(scores + r * stride);
     }
-    vector factor = fill(1.0f / add_lanes(total));
-    for (size_t j = 0; j < padded; j += LANES)
-        store(scores + j, load(scores + j) * factor);
-}
-
-/* scores (rows, keys) = queries times keys, rows nd_stride(keys) apart. */
-static void
-score(const struct head *head, const float *queries, size_t rows)
-{
-    float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
-    size_t stride = nd_stride(head->keys);
-    for (size_t j = 0; j < head->keys; j += ND_PANEL) {
-        size_t left = head->keys - j;
-        size_t columns = left < ND_PANEL ? left : ND_PANEL;
-        multiply(queries, head->d, head->key_panels + j * head->d, head->d,
-                 rows, columns, sums);
+    for (size_t j = LANES; j < end; j += LANES)
         for (size_t r = 0; r < rows; r++)
-            for (size_t i = 0; i < columns; i += LANES)
-                store(head->scores + r * stride + j + i,
-                      load(sums + r * ND_PANEL + i));
+            most[r] = larger(load(scores + r * stride + j), most[r]);
+    for (size_t r = 0; r < rows; r++) {
+        most[r] = fill(largest_lane(most[r]));
+        total[r] = fill(0.0f);
     }
+    for (size_t j = 0; j < end; j += LANES)
+        for (size_t r = 0; r < rows; r++) {
+            vector x = load(scores + r * stride + j) - most[r];
+            vector e = exponential_within(larger(x, fill(-87.0f)));
+            store(scores + r * stride + j, e);
+            total[r] += e;
+        }
+    for (size_t r = 0; r < rows; r++)
+        factors[r] = 1.0f / add_lanes(total[r]);
 }
 
 /* out rows of one tile of queries, the head's d columns. */
@@ -134,17 +127,25 @@ attend(const struct head *head, const float *queries, size_t rows, float *out,
        size_t out_stride)
 {
     float sums[TILE_ROWS * ND_PANEL] __attribute__((aligned(64)));
-    size_t stride = nd_stride(head->keys);
-    score(head, queries, rows);
-    for (size_t r = 0; r < rows; r++)
-        softmax(head->scores + r * stride, head->keys);
-    for (size_t j = 0; j < head->d; j += ND_PANEL) {
-        size_t columns = head->d - j < ND_PANEL ? head->d - j : ND_PANEL;
+    float factors[TILE_ROWS];
+    size_t d = head->d, stride = nd_stride(head->keys);
+    for (size_t j = 0; j < head->keys; j += ND_PANEL) {
+        size_t left = head->keys - j;
+        multiply(queries, d, head->key_panels + j * d, d, rows,
+                 left < ND_PANEL ? left : ND_PANEL, head->scores + j, stride);
+    }
+    softmax(head, rows, factors);
+    for (size_t j = 0; j < d; j += ND_PANEL) {
+        size_t columns = d - j < ND_PANEL ? d - j : ND_PANEL;
         multiply(head->scores, stride, head->value_panels + j * head->keys,
-                 head->keys, rows, columns, sums);
-        for (size_t r = 0; r < rows; r++)
+                 head->keys, rows, columns, sums, ND_PANEL);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t i = 0; i < ND_PANEL; i += LANES)
+                store(sums + r * ND_PANEL + i,
+                      load(sums + r * ND_PANEL + i) * factors[r]);
             memcpy(out + r * out_stride + j, sums + r * ND_PANEL,
                    columns * sizeof *out);
+        }
     }
 }
 

@@ -18,12 +18,12 @@
 #include "cpu_vector.h"
 
 /*
- * sums[r][0..2 LANES) = sum_k a[r][k] b[k][...], or the left LANES of them;
- * rows and right are constants.
+ * sums[r][0..2 LANES) = sum_k a[r][k] b[k][...], or the left LANES of them,
+ * rows stride apart; rows and right are constants.
  */
 ND_INLINE void
 tile(const float *a, size_t a_stride, const float *b, size_t depth,
-     size_t rows, bool right, float *sums)
+     size_t rows, bool right, float *sums, size_t stride)
 {
     vector s[TILE_ROWS][2];
 #pragma GCC unroll 12
@@ -42,27 +42,27 @@ tile(const float *a, size_t a_stride, const float *b, size_t depth,
     }
 #pragma GCC unroll 12
     for (size_t r = 0; r < rows; r++) {
-        store(sums + r * ND_PANEL, s[r][0]);
+        store(sums + r * stride, s[r][0]);
         if (right)
-            store(sums + r * ND_PANEL + LANES, s[r][1]);
+            store(sums + r * stride + LANES, s[r][1]);
     }
 }
 
 #define ND_TILE_CASE(n)                                                       \
     case n:                                                                   \
         if (n <= TILE_ROWS && columns - j > LANES)                            \
-            tile(a, a_stride, b + j, depth, n, true, sums + j);               \
+            tile(a, a_stride, b + j, depth, n, true, sums + j, stride);       \
         else if (n <= TILE_ROWS)                                              \
-            tile(a, a_stride, b + j, depth, n, false, sums + j);              \
+            tile(a, a_stride, b + j, depth, n, false, sums + j, stride);      \
         break;
 
 /*
- * sums (rows, 32) = a (rows, depth) times panel b (depth, 32), of which
- * columns are wanted.
+ * sums (rows, 32), rows stride apart, = a (rows, depth) times panel b
+ * (depth, 32), of which columns are wanted.
  */
 static void
 multiply(const float *a, size_t a_stride, const float *b, size_t depth,
-         size_t rows, size_t columns, float *sums)
+         size_t rows, size_t columns, float *sums, size_t stride)
 {
     for (size_t j = 0; j < columns; j += 2 * LANES)
         switch (rows) {
@@ -168,7 +168,7 @@ linear_block(const struct nd_linear *op, size_t first, size_t end,
             size_t row = first + tile * TILE_ROWS;
             size_t rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
             multiply(nd_cpu_floats(op->in) + row * stride, stride, b, depth,
-                     rows, ND_PANEL, sums);
+                     rows, ND_PANEL, sums, ND_PANEL);
             finish_tile(op, row, rows, panel * ND_PANEL, sums);
         }
 }

@@ -66,13 +66,13 @@ smaller(vector a, vector b)
 }
 
 /*
- * e^x to about 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by a polynomial
- * (Cephes expf), 2^n through the exponent bits. Adding 1.5 * 2^23 rounds.
+ * e^x to about 2 ulp, -87 <= x <= 88: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by
+ * a polynomial (Cephes expf), times 2^n by adding n to its exponent. Adding
+ * 1.5 * 2^23 rounds, and leaves n in the low bits.
  */
 ND_INLINE vector
-exponential(vector x)
+exponential_within(vector x)
 {
-    x = larger(smaller(x, fill(88.0f)), fill(-87.0f));
     vector shifted = x * 1.44269504f + 12582912.0f;
     vector n = shifted - 12582912.0f;
     vector r = x - n * 0.693359375f;
@@ -82,9 +82,15 @@ exponential(vector x)
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    integers power = ((integers)shifted - 0x4B400000 + 127) << 23;
-    return p * (vector)power;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (vector)((integers)p + ((integers)shifted << 23));
+}
+
+ND_INLINE vector
+exponential(vector x)
+{
+    return exponential_within(larger(smaller(x, fill(88.0f)), fill(-87.0f)));
 }
 
 ND_INLINE vector
