@@ -153,6 +153,18 @@ finish_tile(const struct nd_linear *op, size_t first, size_t rows, size_t n,
 
 #undef ND_EPILOGUE_CASE
 
+/* Asks for what finish_tile() reads, while the tile is summed up. */
+ND_INLINE void
+fetch_residual(const struct nd_linear *op, size_t first, size_t rows, size_t n)
+{
+    enum { LINE = 16 };
+    size_t stride = op->residual->stride;
+    const float *from = nd_cpu_floats(op->residual) + first * stride + n;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < ND_PANEL; j += LINE)
+            __builtin_prefetch(from + r * stride + j);
+}
+
 /* Rows [first, end) by panels. */
 static void
 linear_block(const struct nd_linear *op, size_t first, size_t end,
@@ -167,6 +179,9 @@ linear_block(const struct nd_linear *op, size_t first, size_t end,
         for (size_t tile = 0; tile < tiles; tile++) {
             size_t row = first + tile * TILE_ROWS;
             size_t rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
+            if (op->epilogue == ND_EPILOGUE_ADD ||
+                op->epilogue == ND_EPILOGUE_GATED)
+                fetch_residual(op, row, rows, panel * ND_PANEL);
             multiply(nd_cpu_floats(op->in) + row * stride, stride, b, depth,
                      rows, ND_PANEL, sums, ND_PANEL);
             finish_tile(op, row, rows, panel * ND_PANEL, sums);
