@@ -8,6 +8,7 @@ from typing import Any
 from netdiffusion.novelty import check_marks
 from netdiffusion.ports import check_ports
 from netdiffusion.profiles import check_profiles
+from netdiffusion.words import check_words
 
 __all__ = ["check_class"]
 
@@ -28,3 +29,4 @@ def check_class(entry: Mapping[str, Any]) -> None:
     check_ports(entry)
     check_profiles(entry)
     check_marks(entry)
+    check_words(entry)

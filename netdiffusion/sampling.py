@@ -26,6 +26,7 @@ from netdiffusion.part import Part, uniform
 from netdiffusion.ports import draw_clients
 from netdiffusion.profiles import choose, fitting, held_columns
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
+from netdiffusion.words import mend_lengths
 
 # These tell chances of ports and profiles from those of lengths.
 FOR_PORT, FOR_PROFILE = 0x706F7274, 0x70726F66
@@ -242,6 +243,8 @@ class Drawer:
         offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
         longest = [self.classes[n].get("longest_gap", np.inf) for n in part.classes()]
         rows = mend_gaps(rows, offsets, np.asarray(longest), held)
+        words = [self._words[number] for number in part.classes().tolist()]
+        rows = mend_lengths(rows, offsets, words, held)
         return agree(rows, offsets, held)
 
     def _redraw_copies(
@@ -268,6 +271,11 @@ class Drawer:
                 None if held is None else held[which],
                 None,
             )
+
+    @cached_property
+    def _words(self) -> list[Any]:
+        """Payload lengths that flows of each class share."""
+        return [entry.get("payload_lengths", []) for entry in self.classes]
 
     @cached_property
     def _known(self) -> npt.NDArray[np.uint64]:

@@ -166,6 +166,10 @@ def test_bad_model_directories_are_told(saved: Path, tmp_path: Path) -> None:
         "client_ports": {"tcp": [[70000, 70002, 1]]},
         "profiles": [{"headers": {"arp": "all"}, "lengths": {"2": 1}}],
         "longest_gap": -1.0,
+        "payload_lengths": [
+            {"direction": 0, "place": 9, "other": 0, "words": {"1": 2}}
+        ],
+        "marks": "YWJj",
     }
     for name, value in wrong.items():
         told = json.dumps([entries[0], {**entries[1], name: value}, *entries[2:]])

@@ -19,6 +19,7 @@ from netdiffusion.novelty import flow_marks, pack_marks
 from netdiffusion.ports import client_ranges, server_list
 from netdiffusion.profiles import find_profiles, held_columns, sign_cells
 from netdiffusion.training.config import TrainingConfig
+from netdiffusion.words import find_words
 
 __all__ = ["Batch", "Columns", "TrainingSet"]
 
@@ -146,7 +147,12 @@ class TrainingSet:
         gaps = np.diff(flows.timestamps, prepend=0)[packets]
         gaps[self.starts] = 0
         self._longest_gap = np.maximum.reduceat(gaps, self.starts) / 1e9
-        self._marks = flow_marks(rows, self.starts, self.starts + self.lengths)
+        ends = self.starts + self.lengths
+        self._words = [
+            find_words(rows, self.starts[mine], ends[mine])
+            for mine in (self.labels == n for n in range(len(self.names)))
+        ]
+        self._marks = flow_marks(rows, self.starts, ends)
         signs = rows[:, sign_cells()]
         self.profiles, self.profile = find_profiles(signs, self.starts)
         self._held = held_columns(
@@ -194,6 +200,7 @@ class TrainingSet:
             entry = {"name": name, "flows": int(mine.sum())}
             entry["lengths"] = self._lengths_of(mine)
             entry["longest_gap"] = float(self._longest_gap[mine].max())
+            entry["payload_lengths"] = self._words[number]
             entry["marks"] = pack_marks(self._marks[mine])
             entry["profiles"] = [
                 {
