@@ -68,14 +68,14 @@ def test_server_port_stands_where_the_canonical_form_has_it(
 ) -> None:
     """As destination of the client's packets, as source of the server's."""
     control = {"tcp_dport": 8443, "ttl": {"client": 61, "server": 122}}
-    drawn, _ = rows(model, control, device=device)
+    drawn, _ = rows(model, control, device=device, lengths=20)
     server = FORM.values(drawn, "motion_direction") == 1
     there, here = (FORM.values(drawn, f"tcp_{side}prt") for side in "sd")
     np.testing.assert_array_equal(there, np.where(server, 8443, 0))
     np.testing.assert_array_equal(here, np.where(server, 0, 8443))
     ttl = FORM.values(drawn, "ipv4_ttl") + FORM.values(drawn, "ipv6_hl")
     np.testing.assert_array_equal(ttl, np.where(server, 122, 61))
-    flows = draw(model, control, device=device)
+    flows = draw(model, control, device=device, lengths=20)
     assert set(flows.ports[:, 1].tolist()) == {8443}
     assert flows.meta["control"]["changed_by_repair"] == 0
 
@@ -176,7 +176,7 @@ def test_what_protocols_forbid_is_reported(model: nd.FlowDiffusion) -> None:
         ({"direction": []}, "direction has no values"),
         ({"direction": [0, 2]}, "direction must be a whole number from 0 to 1"),
         ({"direction": [0, 1], "gap": [0.0]}, "direction has 2, gap has 1"),
-        ({"direction": [0] * 129}, "learned flows of 1 to 128"),
+        ({"direction": [0] * 1025}, "learned flows of 1 to 1024"),
         ({"tcp_opt": b"123"}, "tcp_opt must be bytes"),
         ({"tcp_opt": 7}, "tcp_opt must be bytes"),
         ({"tcp_dport": 443, "transport": "udp"}, "tcp_dport=443 contradicts"),
