@@ -22,12 +22,14 @@ scalar_features(double v, float *features)
 static void
 fill_table(float *table, size_t longest)
 {
-    for (size_t i = 0; i < longest; i++)
-        for (int k = 0; k < FREQUENCIES; k++) {
-            double angle = (double)i * pow(10000.0, -k / 16.0);
+    for (int k = 0; k < FREQUENCIES; k++) {
+        double frequency = pow(10000.0, -k / 16.0);
+        for (size_t i = 0; i < longest; i++) {
+            double angle = (double)i * frequency;
             table[i * FEATURES + (size_t)k] = (float)sin(angle);
             table[i * FEATURES + FREQUENCIES + (size_t)k] = (float)cos(angle);
         }
+    }
 }
 
 static enum nd_status
@@ -38,13 +40,14 @@ write_rotary(struct nd_batch *batch, struct nd_error *err)
     float *rows = malloc(longest * d * sizeof *rows);
     if (rows == NULL)
         return nd_fail(err, ND_NO_MEMORY, "no memory for %zu angles", longest);
-    for (size_t i = 0; i < longest; i++)
-        for (size_t j = 0; j < d / 2; j++) {
-            double angle =
-                (double)i * pow(10000.0, -2.0 * (double)j / (double)d);
+    for (size_t j = 0; j < d / 2; j++) {
+        double frequency = pow(10000.0, -2.0 * (double)j / (double)d);
+        for (size_t i = 0; i < longest; i++) {
+            double angle = (double)i * frequency;
             rows[i * d + j] = (float)cos(angle);
             rows[i * d + d / 2 + j] = (float)sin(angle);
         }
+    }
     enum nd_status status = backend->functions->tensor_write(
         backend, batch->rotary, longest, rows, err);
     free(rows);
