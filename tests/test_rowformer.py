@@ -20,7 +20,7 @@ SIZES = {
     "reveal": dict(
         columns=37, width=64, blocks=2, heads=2, mlp=160, classes=5, reveal=True
     ),
-    "one head of 96": dict(columns=11, width=96, blocks=1, heads=1, mlp=96, classes=1),
+    "one head of 96": dict(columns=11, width=96, blocks=1, heads=1, mlp=288, classes=1),
     "heads of 8": dict(columns=64, width=64, blocks=1, heads=8, mlp=33, classes=3),
 }
 INSTRUCTIONS = ("avx512", "avx2", "baseline")

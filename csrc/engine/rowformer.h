@@ -94,6 +94,7 @@ struct nd_batch {
     struct nd_tensor *rotary;                         /* (longest, d) */
     struct nd_tensor *held;                           /* (T, C) int8 */
     struct nd_tensor *x, *estimate, *input;           /* (T, 3S), 2S, 5-7S */
+    /* up is qkv if M = 3D. */
     struct nd_tensor *h, *y, *qkv, *up;               /* (T, D), D, 3D, M */
     struct nd_tensor *logits, *none_logits;           /* (T, 2S) */
     struct nd_tensor *cells;                          /* (T, C) int8 */

@@ -90,7 +90,7 @@ create_tensors(struct nd_batch *batch, struct nd_error *err)
         {&batch->h, ND_FLOAT32, t, d},
         {&batch->y, ND_FLOAT32, t, d},
         {&batch->qkv, ND_FLOAT32, t, 3 * d},
-        {&batch->up, ND_FLOAT32, t, size->mlp},
+        {&batch->up, ND_FLOAT32, size->mlp != 3 * d ? t : 0, size->mlp},
         {&batch->logits, ND_FLOAT32, t, 2 * plane},
         {&batch->none_logits, ND_FLOAT32, t * none, 2 * plane},
         {&batch->cells, ND_INT8, t, size->columns},
@@ -104,6 +104,8 @@ create_tensors(struct nd_batch *batch, struct nd_error *err)
         if (status != ND_OK)
             return status;
     }
+    if (batch->up == NULL) /* attention is done with qkv: less to cache */
+        batch->up = batch->qkv;
     return ND_OK;
 }
 
@@ -161,7 +163,8 @@ nd_batch_destroy(struct nd_batch *batch)
         batch->length_features, batch->given, batch->level_features,
         batch->level_hidden, batch->levels, batch->condition,
         batch->modulation, batch->rotary, batch->x, batch->estimate,
-        batch->input, batch->h, batch->y, batch->qkv, batch->up,
+        batch->input, batch->h, batch->y, batch->qkv,
+        batch->up != batch->qkv ? batch->up : NULL,
         batch->logits, batch->none_logits, batch->cells, batch->none,
         batch->position_features, batch->held
     };
