@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from netdiffusion.gaps import check_gaps
 from netdiffusion.novelty import check_marks
 from netdiffusion.ports import check_ports
 from netdiffusion.profiles import check_profiles
@@ -24,9 +25,8 @@ def check_class(entry: Mapping[str, Any]) -> None:
     numbers = [*map(int, entry["lengths"]), *entry["lengths"].values()]
     if min(numbers, default=0) < 1 or entry["flows"] < 0 or not entry["name"]:
         raise ValueError("no name, or no lengths of 1 on")
-    if not entry.get("longest_gap", 0) >= 0:
-        raise ValueError("longest_gap is not a number of seconds")
     check_ports(entry)
     check_profiles(entry)
+    check_gaps(entry)
     check_marks(entry)
     check_words(entry)

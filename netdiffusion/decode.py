@@ -1,20 +1,17 @@
-"""What cells have to agree on, across the packets of a flow and with its class."""
+"""What cells have to agree on, across the packets of a flow."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from netdiffusion import _core
 from netdiffusion.control import FREE
 from netdiffusion.layout import get_layout
 
-__all__ = ["agree", "mend_gaps"]
+__all__ = ["agree"]
 
 LAYOUT = "netdiffusion-canonical"
 SHARED = ("ipv4_ttl", "ipv6_hl")
-NEAR = 7  # bins that a gap may be longer than any of its class: an eighth of a decade
-EVER = 1e9  # seconds; codes beyond the bin of the longest gap tell round trips
 
 
 def agree(
@@ -53,74 +50,6 @@ def agree(
     syn = (rows[:, layout.slice("tcp_syn").start] > 0) & ~_held("tcp_opt", group, held)
     _repeat(out, "tcp_opt", np.flatnonzero(syn), group)
     return out
-
-
-def mend_gaps(
-    rows: npt.NDArray[np.int8],
-    offsets: npt.NDArray[np.int64],
-    longest: npt.NDArray[np.float64],
-    held: npt.NDArray[np.int8] | None = None,
-) -> npt.NDArray[np.int8]:
-    """Set the first cell of gaps right that are longer than any of their class.
-
-    In the Gray code of a gap this one cell tells the shortest ones, below a few
-    microseconds, from the longest: one cell drawn wrong, and a segment sent at once
-    comes ten minutes late. Gaps told by the flow's first round trip are left.
-
-    Parameters
-    ----------
-    rows : ndarray of int8, shape (P, 1104)
-        Canonical rows.
-    offsets : ndarray of int64, shape (F + 1,)
-        Where each flow starts.
-    longest : ndarray of float64, shape (F,)
-        Seconds of the longest gap of each flow's class, infinite if not known.
-    held : ndarray of int8, shape (P, 1104), optional
-        Cells that are held, 2 where one is free: gaps with any held are left.
-
-    Returns
-    -------
-    ndarray of int8, shape (P, 1104)
-    """
-    cells = get_layout(LAYOUT).slice("motion_gap")
-    top = (1 << (cells.stop - cells.start)) - 1
-    seconds, each = np.unique(longest, return_inverse=True)
-    known = np.array([_longest_bin(s, top) for s in seconds.tolist()])
-    most = np.repeat(known[each], np.diff(offsets))
-    drawn = _bins(rows[:, cells])
-    wrong = (drawn > most + NEAR) & (top - drawn <= most)
-    wrong &= (drawn <= _longest_bin(EVER, top)) | ~_answered(rows, offsets)
-    if held is not None:
-        wrong &= np.all(held[:, cells] == FREE, axis=1)
-    out = np.array(rows, np.int8)
-    out[wrong, cells.start] = 0
-    return out
-
-
-def _bins(gray: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
-    """Return the numbers of Gray-coded cells, shape (P, width)."""
-    bits = np.bitwise_xor.accumulate((gray > 0).astype(np.int64), axis=1)
-    return np.asarray(bits @ (1 << np.arange(gray.shape[1])[::-1]), np.int64)
-
-
-def _answered(
-    rows: npt.NDArray[np.int8], offsets: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Return the packets that come after their flow's first round trip, (P,)."""
-    way = rows[:, get_layout(LAYOUT).slice("motion_direction").start] > 0
-    lengths = np.diff(offsets)
-    other = way != np.repeat(way[offsets[:-1]], lengths)
-    seen = np.cumsum(other) - other  # of the packets before
-    return np.asarray(seen > np.repeat(seen[offsets[:-1]], lengths))
-
-
-def _longest_bin(seconds: float, top: int) -> int:
-    """Return the bin of a gap."""
-    if not np.isfinite(seconds):
-        return top
-    code, width = _core.gap_code(round(seconds * 1e9)), top.bit_length()
-    bits = code >> np.arange(width)[::-1] & 1
-    return int(_bins(bits[None].astype(np.int8))[0])
 
 
 def _held(

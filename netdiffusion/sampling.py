@@ -17,9 +17,10 @@ from netdiffusion import _core
 from netdiffusion._core import Error
 from netdiffusion.adapters import AdapterFiles
 from netdiffusion.control import FREE, Control, plain_gaps, to_columns
-from netdiffusion.decode import agree, mend_gaps
+from netdiffusion.decode import agree
 from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
+from netdiffusion.gaps import mend_gaps
 from netdiffusion.layout import get_layout
 from netdiffusion.novelty import flow_marks, known_marks
 from netdiffusion.part import Part, uniform
@@ -241,9 +242,9 @@ class Drawer:
         """Draw rows, and let the packets of a flow agree where they have to."""
         rows = self._drawn(part, packets, settings, held, progress)
         offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
-        longest = [self.classes[n].get("longest_gap", np.inf) for n in part.classes()]
-        rows = mend_gaps(rows, offsets, np.asarray(longest), held)
-        words = [self._words[number] for number in part.classes().tolist()]
+        classes = part.classes().tolist()
+        gaps, words = ([told[number] for number in classes] for told in self._words)
+        rows = mend_gaps(rows, offsets, gaps, held)
         rows = mend_lengths(rows, offsets, words, held)
         return agree(rows, offsets, held)
 
@@ -273,9 +274,10 @@ class Drawer:
             )
 
     @cached_property
-    def _words(self) -> list[Any]:
-        """Payload lengths that flows of each class share."""
-        return [entry.get("payload_lengths", []) for entry in self.classes]
+    def _words(self) -> tuple[list[Any], list[Any]]:
+        """Gaps of each class, and payload lengths that its flows share."""
+        gaps = [entry.get("gaps", []) for entry in self.classes]
+        return gaps, [entry.get("payload_lengths", []) for entry in self.classes]
 
     @cached_property
     def _known(self) -> npt.NDArray[np.uint64]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from drawn import ACK, SYN, packet, put
+from drawn import ACK, SYN, packet
 
 import netdiffusion as nd
-from netdiffusion.control import FREE
-from netdiffusion.decode import agree, mend_gaps
+from netdiffusion.decode import agree
 
 LAYOUT = nd.get_layout("netdiffusion-canonical")
 
@@ -73,35 +72,3 @@ def test_syns_that_are_sent_again_are_the_same() -> None:
     held = np.full(drawn.shape, 2, np.int8)
     held[0, options] = drawn[0, options]
     assert np.array_equal(agree(drawn, offsets, held), drawn)
-
-
-def test_a_gap_beyond_its_class_was_one_cell_off() -> None:
-    """The shortest becomes the longest by one cell; what is held or near stays."""
-    gaps = [0, 10**12 - 1, 2 * 10**9, 10**3, 9 * 10**11, 3 * 10**11]
-    rows = np.stack([packet(gap=g) for g in gaps] * 2)
-    offsets, cells = np.array([0, 6, 12]), LAYOUT.slice("motion_gap")
-    longest = np.array([1.9, np.inf])
-    out = mend_gaps(rows, offsets, longest)
-    drawn = [rows[i, cells] for i in range(12)]
-    for i in (0, 2, 3, *range(6, 12)):
-        assert np.array_equal(out[i, cells], drawn[i])
-    for i in (1, 4, 5):
-        assert np.array_equal(out[i, cells][1:], drawn[i][1:])
-        assert (out[i, cells.start], drawn[i][0]) == (0, 1)
-    _, high = nd._core.gap_limits(LAYOUT.values(out[1:2], "motion_gap")[0])
-    assert high < 10**4
-    held = np.full(rows.shape, FREE, np.int8)
-    held[4, cells] = rows[4, cells]
-    assert np.array_equal(mend_gaps(rows, offsets, longest, held)[4], rows[4])
-
-
-def test_a_gap_told_by_the_round_trip_is_left() -> None:
-    """Once there was one; before it the code can only be a wrong cell."""
-    again = 504 ^ 504 >> 1  # as long as the first round trip
-    rows = np.stack([packet(server=i in (2, 3)) for i in range(5)])
-    for row in rows[1:]:
-        put(row, "motion_gap", again)
-    out = mend_gaps(np.concatenate([rows] * 2), np.array([0, 5, 10]), np.ones(2))
-    first = LAYOUT.slice("motion_gap").start
-    assert out[:, first].tolist() == [0, 0, 0, 1, 1] * 2
-    assert np.array_equal(np.delete(out[:5], first, 1), np.delete(rows, first, 1))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from netdiffusion._core import Error
 from netdiffusion.control import FREE
 from netdiffusion.flows import FlowSet
+from netdiffusion.gaps import count_gaps
 from netdiffusion.layout import get_layout
 from netdiffusion.novelty import flow_marks, pack_marks
 from netdiffusion.ports import client_ranges, server_list
@@ -144,12 +145,12 @@ class TrainingSet:
         self.labels = self.labels.astype(np.int64)
         self._ports, self._protocol = flows.ports, flows.protocol
         self._fields, self._options = self.columns.fields()
-        gaps = np.diff(flows.timestamps, prepend=0)[packets]
-        gaps[self.starts] = 0
-        self._longest_gap = np.maximum.reduceat(gaps, self.starts) / 1e9
         ends = self.starts + self.lengths
         self._words = [
-            find_words(rows, self.starts[mine], ends[mine])
+            {
+                "gaps": count_gaps(rows, self.starts[mine], ends[mine]),
+                "payload_lengths": find_words(rows, self.starts[mine], ends[mine]),
+            }
             for mine in (self.labels == n for n in range(len(self.names)))
         ]
         self._marks = flow_marks(rows, self.starts, ends)
@@ -199,8 +200,7 @@ class TrainingSet:
             mine = self.labels == number
             entry = {"name": name, "flows": int(mine.sum())}
             entry["lengths"] = self._lengths_of(mine)
-            entry["longest_gap"] = float(self._longest_gap[mine].max())
-            entry["payload_lengths"] = self._words[number]
+            entry |= self._words[number]
             entry["marks"] = pack_marks(self._marks[mine])
             entry["profiles"] = [
                 {

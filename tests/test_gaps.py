@@ -1,0 +1,92 @@
+"""Gaps that one cell makes long or short are read as those meant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawn import FORM, packet, put
+
+import netdiffusion as nd
+from netdiffusion.control import FREE
+from netdiffusion.gaps import SPANS, check_gaps, count_gaps, mend_gaps
+
+CELLS = FORM.slice("motion_gap")
+AGAIN = 504  # the bin of a gap as long as the first round trip
+
+
+def flow(*bins: int, answer: int = 1) -> np.ndarray:
+    """Return a flow with these gaps, packet `answer` of it from the server."""
+    rows = np.stack([packet("udp", server=i == answer) for i in range(len(bins))])
+    for row, number in zip(rows, bins, strict=True):
+        put(row, "motion_gap", number ^ number >> 1)
+    return rows
+
+
+def bins_of(rows: np.ndarray) -> list[int]:
+    """Return the bin of each gap."""
+    bits = np.bitwise_xor.accumulate((rows[:, CELLS] > 0).astype(np.int64), axis=1)
+    return (bits @ (1 << np.arange(9)[::-1])).tolist()
+
+
+def counts_of(*flows: np.ndarray) -> list[list[int]]:
+    """Return the gaps of a class of flows."""
+    ends = np.cumsum([len(rows) for rows in flows])
+    starts = ends - [len(rows) for rows in flows]
+    return count_gaps(np.concatenate(flows), starts, ends)
+
+
+def mended(rows: np.ndarray, told: list[list[int]]) -> list[int]:
+    """Return the bins of a flow once it is mended."""
+    return bins_of(mend_gaps(rows, np.array([0, len(rows)]), [told]))
+
+
+def test_gaps_are_counted_before_and_after_the_answer() -> None:
+    """The first packet has none; the answer's own comes before."""
+    before, after = counts_of(flow(3, 40, AGAIN, 200), flow(0, 41))
+    assert [(i, n) for i, n in enumerate(before) if n] == [(2, 2)]
+    assert [(i, n) for i, n in enumerate(after) if n] == [(12, 1), (31, 1)]
+    assert counts_of(flow(1))[0] == [0] * SPANS
+
+
+@pytest.mark.parametrize("cell", range(1, 5))
+def test_a_wrong_cell_is_mended_where_its_span_is_rare(cell: int) -> None:
+    """As late as the answer, not two minutes; where both are common, both stay."""
+    told = counts_of(*[flow(0, 300, AGAIN, AGAIN)] * 30)
+    rows = flow(0, 300, AGAIN, AGAIN, 300)
+    right = rows.copy()
+    rows[2, CELLS.start + cell] ^= 1
+    wrong = bins_of(rows)[2]
+    out = mend_gaps(rows, np.array([0, 5]), [told])
+    assert np.array_equal(out, right) and wrong != AGAIN
+    both = counts_of(*[flow(0, 300, AGAIN, wrong)] * 30)
+    assert mended(rows, both) == bins_of(rows)
+    assert mended(rows, []) == bins_of(rows)
+    held = np.full(rows.shape, FREE, np.int8)
+    held[2, CELLS.start + 8] = rows[2, CELLS.start + 8]
+    assert np.array_equal(mend_gaps(rows, np.array([0, 5]), [told], held), rows)
+
+
+def test_there_is_no_round_trip_before_the_answer() -> None:
+    """The first cell of a gap that was meant to be short."""
+    told = counts_of(*[flow(0, 7, 7, AGAIN)] * 9)
+    short = AGAIN ^ 511  # one cell off
+    assert mended(flow(0, AGAIN, AGAIN, answer=2), told) == [0, short, short]
+    assert mended(flow(AGAIN, 7, AGAIN), told) == [AGAIN, 7, AGAIN]
+
+
+def test_what_is_mended_to_a_round_trip_is_one() -> None:
+    """The last gap of the span's first code is the longest, by itself."""
+    told = counts_of(*[flow(0, 300, *[AGAIN] * 40)] * 9)
+    assert mended(flow(0, 300, 15), told) == [0, 300, 497]
+    flows, _ = nd.repair_canonical(
+        mend_gaps(flow(0, 300, 15), np.array([0, 3]), [told]), np.array([0, 3]), "x"
+    )
+    assert np.diff(flows.timestamps).max() < 10**9
+
+
+@pytest.mark.parametrize("gaps", [[], [[0] * 32], [[0] * 32, [0] * 31 + [-1]]])
+def test_gaps_that_are_none_are_told(gaps: list[list[int]]) -> None:
+    """Two lists of 32 counts."""
+    check_gaps({})
+    with pytest.raises(ValueError, match="two lists of 32"):
+        check_gaps({"gaps": gaps})
