@@ -24,7 +24,7 @@ CELLS, SPANS = 5, 32
 CELL_WRONG = 0.01  # chance that one of these cells is drawn wrong
 UNSEEN = 0.01  # gaps that a span is taken to have had, if it had none
 ROUND_TRIP = SPANS - 1  # the span of the codes that tell a gap by the round trip
-LONGEST = (1, 0, 0, 0)  # its last cells where it is the longest gap, by itself
+LONGEST = (1, 0, 0, 0)  # its last cells in the longest gap, which is of the span before
 
 Rows = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
@@ -112,9 +112,10 @@ def check_gaps(entry: Mapping[str, Any]) -> None:
 
 def _spans(rows: Rows) -> Ints:
     """Return the span of each packet's gap, shape (P,)."""
-    first = get_layout(LAYOUT).slice("motion_gap").start
-    bits = (rows[:, first : first + CELLS] > 0).astype(np.int64)
-    return np.asarray(_SPAN[bits @ (1 << np.arange(CELLS)[::-1])], np.int64)
+    gap = rows[:, get_layout(LAYOUT).slice("motion_gap")] > 0
+    span = _SPAN[gap[:, :CELLS] @ (1 << np.arange(CELLS)[::-1])]
+    longest = (span == ROUND_TRIP) & (gap[:, CELLS:] == LONGEST).all(axis=1)
+    return np.asarray(np.where(longest, ROUND_TRIP - 1, span), np.int64)
 
 
 def _answered(rows: Rows, offsets: Ints) -> npt.NDArray[np.bool_]:
