@@ -1,7 +1,7 @@
 """Draw docs/repair.png: one flow as a model drew it and as repair made it.
 
 Above the cells, below the same packets as a sequence diagram. The flow is drawn in
-4 steps, where the model wants 12, so that there is something to repair: white dots
+2 steps, where the model wants 12, so that there is something to repair: white dots
 are the drawn cells that repair changed. Prints the report of the flow.
 """
 
@@ -22,7 +22,7 @@ from matplotlib.colors import ListedColormap
 import netdiffusion as nd
 from netdiffusion.plots import BLUE, GREY, ORANGE, PALETTES
 
-CLASS, SEED, NUMBER, STEPS = "lab_http", 1, 10, 4
+CLASS, SEED, NUMBER, STEPS = "http", 1, 11, 2
 FORM = nd.get_layout("netdiffusion-canonical")
 ROW = nd.get_layout("netdiffusion-1088")
 HEADERS = {"IPv4": 0, "IPv6": 416, "TCP": 480}
