@@ -11,7 +11,9 @@ from netdiffusion.ports import check_ports
 from netdiffusion.profiles import check_profiles
 from netdiffusion.words import check_words
 
-__all__ = ["check_class"]
+__all__ = ["MODEL_VERSION", "check_class"]
+
+MODEL_VERSION = 2  # of a model directory; since 2 the last gap codes tell round trips
 
 
 def check_class(entry: Mapping[str, Any]) -> None:

@@ -64,6 +64,7 @@ def count_gaps(rows: Rows, starts: Ints, ends: Ints) -> list[list[int]]:
 def mend_gaps(
     rows: Rows,
     offsets: Ints,
+    classes: npt.NDArray[np.integer],
     counts: Sequence[Sequence[Sequence[int]]],
     held: Rows | None = None,
 ) -> Rows:
@@ -75,8 +76,10 @@ def mend_gaps(
         Canonical rows.
     offsets : ndarray of int64, shape (F + 1,)
         Where each flow starts.
-    counts : sequence of F lists
-        What `count_gaps` told of each flow's class; empty if that is not known.
+    classes : ndarray of int, shape (F,)
+        Each flow's class, a place in `counts`.
+    counts : sequence of list
+        What `count_gaps` told of each class; empty if that is not known.
     held : ndarray of int8, shape (P, 1104), optional
         Cells that are held, 2 where one is free: gaps with any held are left.
 
@@ -84,10 +87,9 @@ def mend_gaps(
     -------
     ndarray of int8, shape (P, 1104)
     """
-    kinds = {id(told): told for told in counts}
-    meant = np.stack([_meant(told) for told in kinds.values()])
-    number = {key: i for i, key in enumerate(kinds)}
-    kind = np.repeat([number[id(told)] for told in counts], np.diff(offsets))
+    present, which = np.unique(classes, return_inverse=True)
+    meant = np.stack([_meant(counts[number]) for number in present.tolist()])
+    kind = np.repeat(which, np.diff(offsets))
     drawn = _spans(rows)
     told = meant[kind, _answered(rows, offsets).astype(np.int64), drawn]
     told[offsets[:-1]] = drawn[offsets[:-1]]

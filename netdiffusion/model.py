@@ -19,7 +19,7 @@ import numpy.typing as npt
 from netdiffusion import _core
 from netdiffusion._core import Error, FormatError
 from netdiffusion.adapters import FILES, read_adapters
-from netdiffusion.classes import check_class
+from netdiffusion.classes import MODEL_VERSION, check_class
 from netdiffusion.control import HOLDS, Control, Value
 from netdiffusion.files import written_whole
 from netdiffusion.flows import FlowSet
@@ -637,7 +637,8 @@ class FlowDiffusion:
             How many flows of which class.
         seed : int, default 0
             A flow follows from the seed, its class and its number in the class:
-            asking for other classes or more flows does not change it.
+            asking for other classes or more flows does not change it. A copy of a
+            training flow is drawn again, up to three times.
         first : int or mapping of str to int, default 0
             Number in its class of the first flow, so that one job can be drawn in
             parts: 5 flows from 0 on and 5 from 5 on are the 10 from 0 on.
@@ -904,10 +905,11 @@ def _check_config(directory: Path, config: Any) -> None:
     path = directory / "config.json"
     if not isinstance(config, dict) or config.get("format") != "netdiffusion-model":
         raise FormatError(f"{path}: not of a netdiffusion model.")
-    if config.get("version") != 1:
+    if config.get("version") != MODEL_VERSION:
         raise FormatError(
             f"{path}: version {config.get('version')} of the model format; this "
-            "netdiffusion reads version 1. Use a newer netdiffusion."
+            f"netdiffusion reads version {MODEL_VERSION}. Train the model again, or "
+            "use the netdiffusion that made it."
         )
     lacking = {"layout", "layout_hash", "network", "sampler", "max_packets"} - set(
         config

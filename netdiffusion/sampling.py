@@ -242,10 +242,9 @@ class Drawer:
         """Draw rows, and let the packets of a flow agree where they have to."""
         rows = self._drawn(part, packets, settings, held, progress)
         offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
-        classes = part.classes().tolist()
-        gaps, words = ([told[number] for number in classes] for told in self._words)
-        rows = mend_gaps(rows, offsets, gaps, held)
-        rows = mend_lengths(rows, offsets, words, held)
+        gaps, words = self._words
+        rows = mend_gaps(rows, offsets, part.classes(), gaps, held)
+        rows = mend_lengths(rows, offsets, part.classes(), words, held)
         return agree(rows, offsets, held)
 
     def _redraw_copies(

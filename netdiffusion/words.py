@@ -70,6 +70,7 @@ def find_words(rows: Rows, starts: Ints, ends: Ints) -> list[dict[str, Any]]:
 def mend_lengths(
     rows: Rows,
     offsets: Ints,
+    classes: npt.NDArray[np.integer],
     words: Sequence[Sequence[Mapping[str, Any]]],
     held: Rows | None = None,
 ) -> Rows:
@@ -81,8 +82,10 @@ def mend_lengths(
         Canonical rows.
     offsets : ndarray of int64, shape (F + 1,)
         Where each flow starts.
-    words : sequence of F lists
-        What `find_words` told of each flow's class.
+    classes : ndarray of int, shape (F,)
+        Each flow's class, a place in `words`.
+    words : sequence of list
+        What `find_words` told of each class.
     held : ndarray of int8, shape (P, 1104), optional
         Cells that are held, 2 where one is free: lengths with any held are left.
 
@@ -90,11 +93,10 @@ def mend_lengths(
     -------
     ndarray of int8, shape (P, 1104)
     """
-    kinds = {id(told): told for told in words}
-    number = {key: i for i, key in enumerate(kinds)}
+    present, which = np.unique(classes, return_inverse=True)
     sizes = np.diff(offsets)
     inside = np.arange(len(rows)) - np.repeat(offsets[:-1], sizes)
-    kind = np.repeat(np.array([number[id(told)] for told in words], np.int64), sizes)
+    kind = np.repeat(which, sizes)
     where, lengths = _places(rows, inside), _lengths(rows)
     free = np.ones(len(rows), np.bool_)
     if held is not None:
@@ -102,10 +104,10 @@ def mend_lengths(
             free &= (held[:, get_layout(LAYOUT).slice(name)] == FREE).all(axis=1)
     key = np.where(free, kind * 2 * (PLACES + 1) + where, -1)
     order = np.argsort(key, kind="stable")
-    edges = np.searchsorted(key[order], np.arange(len(kinds) * 2 * (PLACES + 1) + 1))
+    edges = np.searchsorted(key[order], np.arange(len(present) * 2 * (PLACES + 1) + 1))
     meant = lengths.copy()
-    for i, told in enumerate(kinds.values()):
-        for entry in told:
+    for i, number in enumerate(present.tolist()):
+        for entry in words[number]:
             at = (i * (PLACES + 1) + entry["place"]) * 2 + entry["direction"]
             here = order[edges[at] : edges[at + 1]]
             meant[here] = _meant(lengths[here], entry)
@@ -117,8 +119,8 @@ def check_words(entry: Mapping[str, Any]) -> None:
     for told in entry.get("payload_lengths", []):
         at = told["direction"] in (0, 1) and told["place"] in range(PLACES + 1)
         words = {int(word): count for word, count in told["words"].items()}
-        right = min(words) >= 0 and max(words) < 1 << 16 and min(words.values()) > 0
-        if not at or not right or told["other"] < 0:
+        right = words and 0 <= min(words) <= max(words) < 1 << 16
+        if not at or not right or min(words.values()) < 1 or told["other"] < 0:
             raise ValueError(f"payload_lengths of {told['words']!r} at no such place")
 
 

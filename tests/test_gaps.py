@@ -11,6 +11,7 @@ from netdiffusion.control import FREE
 from netdiffusion.gaps import SPANS, check_gaps, count_gaps, mend_gaps
 
 CELLS = FORM.slice("motion_gap")
+ONE = np.zeros(1, np.int64)  # a flow of the first class
 AGAIN = 504  # the bin of a gap as long as the first round trip
 
 
@@ -37,7 +38,7 @@ def counts_of(*flows: np.ndarray) -> list[list[int]]:
 
 def mended(rows: np.ndarray, told: list[list[int]]) -> list[int]:
     """Return the bins of a flow once it is mended."""
-    return bins_of(mend_gaps(rows, np.array([0, len(rows)]), [told]))
+    return bins_of(mend_gaps(rows, np.array([0, len(rows)]), ONE, [told]))
 
 
 def test_gaps_are_counted_before_and_after_the_answer() -> None:
@@ -56,14 +57,14 @@ def test_a_wrong_cell_is_mended_where_its_span_is_rare(cell: int) -> None:
     right = rows.copy()
     rows[2, CELLS.start + cell] ^= 1
     wrong = bins_of(rows)[2]
-    out = mend_gaps(rows, np.array([0, 5]), [told])
+    out = mend_gaps(rows, np.array([0, 5]), ONE, [told])
     assert np.array_equal(out, right) and wrong != AGAIN
     both = counts_of(*[flow(0, 300, AGAIN, wrong)] * 30)
     assert mended(rows, both) == bins_of(rows)
     assert mended(rows, []) == bins_of(rows)
     held = np.full(rows.shape, FREE, np.int8)
     held[2, CELLS.start + 8] = rows[2, CELLS.start + 8]
-    assert np.array_equal(mend_gaps(rows, np.array([0, 5]), [told], held), rows)
+    assert np.array_equal(mend_gaps(rows, np.array([0, 5]), ONE, [told], held), rows)
 
 
 def test_there_is_no_round_trip_before_the_answer() -> None:
@@ -72,6 +73,17 @@ def test_there_is_no_round_trip_before_the_answer() -> None:
     short = AGAIN ^ 511  # one cell off
     assert mended(flow(0, AGAIN, AGAIN, answer=2), told) == [0, short, short]
     assert mended(flow(AGAIN, 7, AGAIN), told) == [AGAIN, 7, AGAIN]
+
+
+def test_classes_have_gaps_of_their_own() -> None:
+    """What is rare in one class is common in another, whatever their order."""
+    again = counts_of(*[flow(0, 300, AGAIN, AGAIN)] * 30)
+    late = counts_of(*[flow(0, 300, 455, 455)] * 30)
+    rows = np.concatenate([flow(0, 300, 455)] * 3)
+    out = mend_gaps(
+        rows, np.array([0, 3, 6, 9]), np.array([2, 0, 2]), [late, [], again]
+    )
+    assert bins_of(out)[2::3] == [AGAIN, 455, AGAIN]
 
 
 def test_what_is_mended_to_a_round_trip_is_one() -> None:
@@ -84,9 +96,9 @@ def test_what_is_mended_to_a_round_trip_is_one() -> None:
         300,
         496,
     ]
-    flows, _ = nd.repair_canonical(
-        mend_gaps(flow(0, 300, 15), np.array([0, 3]), [told]), np.array([0, 3]), "x"
-    )
+    offsets = np.array([0, 3])
+    rows = mend_gaps(flow(0, 300, 15), offsets, ONE, [told])
+    flows, _ = nd.repair_canonical(rows, offsets, "x")
     assert np.diff(flows.timestamps).max() < 10**9
 
 

@@ -50,7 +50,7 @@ def test_misspelt_lengths_are_mended(version: int) -> None:
     drawn = [517, 517 ^ 4, 517 ^ 512, 40, 1024 + 111, 1400]
     rows = np.concatenate([flow(size, version=version) for size in drawn])
     offsets = np.arange(7)
-    out = mend_lengths(rows, offsets, [told] * 6)
+    out = mend_lengths(rows, offsets, np.zeros(6, np.int64), [told])
     assert sizes_of(out) == [517, 517, 517, 40, 1135, 1400]
     cells = [FORM.slice(name) for name in ("ipv4_tl", "ipv6_len")]
     for one in cells:
@@ -59,7 +59,7 @@ def test_misspelt_lengths_are_mended(version: int) -> None:
     assert np.array_equal(out[:, rest], rows[:, rest])
     held = np.full(rows.shape, FREE, np.int8)
     held[1, cells[0]] = held[2, cells[1]] = 0
-    kept = mend_lengths(rows, offsets, [told] * 6, held)
+    kept = mend_lengths(rows, offsets, np.zeros(6, np.int64), [told], held)
     assert sizes_of(kept)[1:3] == drawn[1:3]
 
 
@@ -68,9 +68,10 @@ def test_classes_have_words_of_their_own() -> None:
     one, other = words_of(*[flow(517)] * 9), words_of(*[flow(300)] * 9)
     server = packet("udp", size=516, server=True)[None]
     rows = np.concatenate([flow(516), flow(516), flow(301), server])
-    out = mend_lengths(rows, np.arange(5), [one, other, other, one])
+    out = mend_lengths(rows, np.arange(5), np.array([2, 0, 0, 2]), [other, [], one])
     assert sizes_of(out) == [517, 516, 300, 516]
-    assert sizes_of(mend_lengths(rows, np.arange(5), [[]] * 4)) == [516, 516, 301, 516]
+    none = mend_lengths(rows, np.arange(5), np.zeros(4, np.int64), [[]])
+    assert sizes_of(none) == [516, 516, 301, 516]
 
 
 def test_real_flows_are_left_alone() -> None:
@@ -78,7 +79,7 @@ def test_real_flows_are_left_alone() -> None:
     flows = nd.load_lab_flows("train").select("lab_http")
     rows = flows.canonical()
     told = find_words(rows, flows.offsets[:-1], flows.offsets[1:])
-    out = mend_lengths(rows, flows.offsets, [told] * len(flows))
+    out = mend_lengths(rows, flows.offsets, np.zeros(len(flows), np.int64), [told])
     changed = np.array(sizes_of(out)) != sizes_of(rows)
     assert changed.mean() < 0.1
 
@@ -98,5 +99,5 @@ def test_words_that_are_none_are_told(wrong: dict[str, Any]) -> None:
     """Each out of its range."""
     right = {"direction": 0, "place": 0, "other": 0, "words": {"5": 2}}
     check_words({"payload_lengths": [right]})
-    with pytest.raises(ValueError, match=r"payload_lengths|empty"):
+    with pytest.raises(ValueError, match="payload_lengths"):
         check_words({"payload_lengths": [{**right, **wrong}]})

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from netdiffusion import _core
 from netdiffusion.adapters import CLASS_ROW, PREFIX
+from netdiffusion.classes import MODEL_VERSION
 from netdiffusion.training.adapters import Adapter
 from netdiffusion.training.data import Columns
 from netdiffusion.training.loop import Pretrained, Trainer
@@ -43,7 +44,7 @@ def write_model(trainer: Trainer, directory: Path, sampler: dict[str, Any]) -> N
     layout_hash = _core.layouts()[LAYOUT]["hash"]
     config = {
         "format": "netdiffusion-model",
-        "version": 1,
+        "version": MODEL_VERSION,
         "layout": LAYOUT,
         "layout_hash": layout_hash,
         "network": {
