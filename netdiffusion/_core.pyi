@@ -54,6 +54,7 @@ class CaptureWriter:
         seed: int = 0,
         services: npt.NDArray[np.uint8] | None = None,
         hosts: npt.NDArray[np.uint8] | None = None,
+        wire_length: npt.NDArray[np.uint32] | None = None,
     ) -> dict[str, tuple[int, int, int, int]]: ...
     def close(self) -> None: ...
 
@@ -151,6 +152,8 @@ def repair(
     ]
     | None = None,
     client_ports: npt.NDArray[np.uint16] | None = None,
+    hosts: npt.NDArray[np.uint32] | None = None,
+    resolution: npt.NDArray[np.uint32] | None = None,
 ) -> dict[str, npt.NDArray[Any]]: ...
 def repair_rules() -> list[tuple[str, str, str, str, str]]: ...
 def validate(

@@ -340,6 +340,7 @@ def write_capture(
                 seed=seed,
                 services=services,
                 hosts=hosts,
+                wire_length=flows.wire_length,
             )
         finally:
             writer.close()

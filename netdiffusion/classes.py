@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netdiffusion.gaps import check_gaps
+from netdiffusion.hosts import check_hosts
 from netdiffusion.novelty import check_marks
 from netdiffusion.ports import check_ports
 from netdiffusion.profiles import check_profiles
@@ -30,5 +31,6 @@ def check_class(entry: Mapping[str, Any]) -> None:
     check_ports(entry)
     check_profiles(entry)
     check_gaps(entry)
+    check_hosts(entry)
     check_marks(entry)
     check_words(entry)

@@ -3,7 +3,8 @@
 In the Gray code of a gap one cell of the first five tells "as late as the first answer"
 from "after two minutes", or "at once" from "after eight". So the first five cells,
 which tell one of 32 spans, are a word (`netdiffusion.words`): what is meant is decided
-by how often gaps of the class are in each span, and by how many cells differ.
+by how often gaps of the class are in each span at this place, and by how many cells
+differ.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from netdiffusion.control import FREE
 from netdiffusion.layout import get_layout
+from netdiffusion.words import PLACES, places
 
 __all__ = ["check_gaps", "count_gaps", "mend_gaps"]
 
@@ -23,6 +25,7 @@ LAYOUT = "netdiffusion-canonical"
 CELLS, SPANS = 5, 32
 CELL_WRONG = 0.01  # chance that one of these cells is drawn wrong
 UNSEEN = 0.01  # gaps that a span is taken to have had, if it had none
+ELSEWHERE = 2.0  # gaps at a place that are taken to be as those at all places
 ROUND_TRIP = SPANS - 1  # the span of the codes that tell a gap by the round trip
 LONGEST = (1, 0, 0, 0)  # its last cells in the longest gap, which is of the span before
 
@@ -35,8 +38,8 @@ _BITS = _GRAY[:, None] >> np.arange(CELLS)[::-1] & 1
 _DISTANCE = (_BITS[:, None] != _BITS).sum(axis=2)
 
 
-def count_gaps(rows: Rows, starts: Ints, ends: Ints) -> list[list[int]]:
-    """Count the gaps of a class's flows by span, before and after the first answer.
+def count_gaps(rows: Rows, starts: Ints, ends: Ints) -> list[dict[str, Any]]:
+    """Count the gaps of a class's flows by span, at each place of a flow.
 
     Parameters
     ----------
@@ -47,25 +50,30 @@ def count_gaps(rows: Rows, starts: Ints, ends: Ints) -> list[list[int]]:
 
     Returns
     -------
-    list of two lists of 32 int
+    list of dict
+        ``direction`` and ``place`` of some packets, and how often the gap before them
+        is in each of the ``spans``.
     """
     sizes = ends - starts
     offsets = np.append(0, np.cumsum(sizes))
-    mine = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
-    told = _spans(rows[mine])
-    answered = _answered(rows[mine], offsets)
-    later = np.delete(np.arange(len(mine)), offsets[:-1])
-    return [
-        np.bincount(told[later][answered[later] == after], minlength=SPANS).tolist()
-        for after in (False, True)
-    ]
+    inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+    mine = rows[inside + np.repeat(starts, sizes)]
+    told, where = _spans(mine), places(mine, inside)
+    out = []
+    for place in np.unique(where[inside > 0]).tolist():
+        here = (where == place) & (inside > 0)
+        spans, counts = np.unique(told[here], return_counts=True)
+        shares = zip(map(str, spans.tolist()), counts.tolist(), strict=True)
+        entry = {"direction": place % 2, "place": place // 2}
+        out.append({**entry, "spans": dict(shares)})
+    return out
 
 
 def mend_gaps(
     rows: Rows,
     offsets: Ints,
     classes: npt.NDArray[np.integer],
-    counts: Sequence[Sequence[Sequence[int]]],
+    counts: Sequence[Sequence[Mapping[str, Any]]],
     held: Rows | None = None,
 ) -> Rows:
     """Read gaps in a span that is rare in the class as those in the span meant.
@@ -90,8 +98,9 @@ def mend_gaps(
     present, which = np.unique(classes, return_inverse=True)
     meant = np.stack([_meant(counts[number]) for number in present.tolist()])
     kind = np.repeat(which, np.diff(offsets))
-    drawn = _spans(rows)
-    told = meant[kind, _answered(rows, offsets).astype(np.int64), drawn]
+    inside = np.arange(len(rows)) - np.repeat(offsets[:-1], np.diff(offsets))
+    drawn, answered = _spans(rows), _answered(rows, offsets)
+    told = meant[kind, places(rows, inside), answered.astype(np.int64), drawn]
     told[offsets[:-1]] = drawn[offsets[:-1]]
     place = get_layout(LAYOUT).slice("motion_gap")
     if held is not None:
@@ -107,9 +116,11 @@ def mend_gaps(
 
 def check_gaps(entry: Mapping[str, Any]) -> None:
     """Raise ValueError unless the gaps of an entry of ``classes.json`` are some."""
-    gaps = entry.get("gaps", [[0] * SPANS] * 2)
-    if [len(counts) for counts in gaps] != [SPANS] * 2 or min(map(min, gaps)) < 0:
-        raise ValueError(f"gaps are not two lists of {SPANS} numbers from 0 on")
+    for told in entry.get("gaps", []):
+        at = told["direction"] in (0, 1) and told["place"] in range(1, PLACES + 1)
+        spans = {int(span) for span in told["spans"]}
+        if not at or not spans <= set(range(SPANS)) or min(told["spans"].values()) < 1:
+            raise ValueError(f"gaps of {told['spans']!r} at no such place")
 
 
 def _spans(rows: Rows) -> Ints:
@@ -129,15 +140,17 @@ def _answered(rows: Rows, offsets: Ints) -> npt.NDArray[np.bool_]:
     return np.asarray(seen > np.repeat(seen[offsets[:-1]], lengths))
 
 
-def _meant(counts: Sequence[Sequence[int]]) -> Ints:
-    """Return the span that is meant by each, before and after the first answer."""
-    out = np.tile(np.arange(SPANS), (2, 1))
-    for after, told in enumerate(counts):
-        if sum(told) == 0:
-            continue
-        share = np.array(told) + UNSEEN
-        if not after:
-            share[ROUND_TRIP] = 1e-9  # there is none to tell by
-        wrong = np.log(CELL_WRONG / (1 - CELL_WRONG))
-        out[after] = (np.log(share) + _DISTANCE * wrong).argmax(axis=1)
-    return out
+def _meant(told: Sequence[Mapping[str, Any]]) -> Ints:
+    """Return the span that is meant by each, by place, before and after the answer."""
+    counts = np.zeros((PLACES + 1, 2, SPANS))
+    for entry in told:
+        for span, count in entry["spans"].items():
+            counts[entry["place"], entry["direction"], int(span)] = count
+    usual = counts.sum(axis=0) + UNSEEN
+    share = counts + ELSEWHERE * usual / usual.sum(axis=1, keepdims=True)
+    share = np.repeat(share.reshape(-1, 1, SPANS), 2, axis=1)
+    share[:, 0, ROUND_TRIP] = 1e-9  # there is none to tell by
+    wrong = np.log(CELL_WRONG / (1 - CELL_WRONG))
+    meant = (np.log(share)[:, :, None] + _DISTANCE * wrong).argmax(axis=3)
+    known = counts.reshape(-1, 1, SPANS).any(axis=(0, 2), keepdims=True)
+    return np.asarray(np.where(known, meant, np.arange(SPANS)), np.int64)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from netdiffusion import _core
 
+ETHERNET_BYTES = 14
+
 
 @dataclass(frozen=True)
 class Field:
@@ -117,6 +119,25 @@ class Layout:
         bits = rows[:, self.slice(field)] > 0
         weights = 1 << np.arange(bits.shape[1] - 1, -1, -1, dtype=np.int64)
         return np.asarray(bits @ weights, dtype=np.int64)
+
+    def frame_lengths(self, rows: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+        """Return the bytes of Ethernet frames without padding, as the IP header says.
+
+        Parameters
+        ----------
+        rows : ndarray of int8, shape (P, B)
+            Rows of this layout.
+
+        Returns
+        -------
+        ndarray of int64, shape (P,)
+        """
+        length = np.zeros(len(rows), np.int64)
+        for header, field, more in (("ipv4", "ipv4_tl", 0), ("ipv6", "ipv6_len", 40)):
+            if field in self:
+                mine = self.has_header(rows, header)
+                length[mine] = self.values(rows[mine], field) + more
+        return length + ETHERNET_BYTES
 
     def has_header(
         self, rows: npt.NDArray[np.int8], header: str

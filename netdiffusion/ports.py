@@ -14,7 +14,8 @@ __all__ = ["check_ports", "client_ranges", "draw_clients", "server_list"]
 
 STEP = 2
 KNOWN = 0.95  # share of a class's flows that makes its list of servers' ports whole
-SPAN = 2048  # a range of clients has every other port of so many
+SPANS = {256: 4, 2048: 1}  # a range of clients has every other port of so many, if as
+# many flows or more are in it
 LAYOUT = "netdiffusion-canonical"
 PORT = {"tcp": "tcp_dprt", "udp": "udp_dport"}
 
@@ -61,9 +62,16 @@ def client_ranges(used: npt.NDArray[np.uint16]) -> list[list[int]]:
         if count > 1 and port
     ]
     single = ports[(counts == 1) & (ports > 0)].astype(np.int64)
-    firsts, flows = np.unique(single // SPAN * SPAN + single % 2, return_counts=True)
-    for first, count in zip(firsts.tolist(), flows.tolist(), strict=True):
-        out.append([first or STEP, first + SPAN - STEP, count])
+    for span, least in SPANS.items():
+        firsts, which, flows = np.unique(
+            single // span * span + single % 2, return_inverse=True, return_counts=True
+        )
+        some = flows >= least
+        for first, count in zip(
+            firsts[some].tolist(), flows[some].tolist(), strict=True
+        ):
+            out.append([first or STEP, first + span - STEP, count])
+        single = single[~some[which]]
     return sorted(out)
 
 

@@ -14,7 +14,6 @@ from netdiffusion.layout import Layout, get_layout
 Rows = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]
 
-_ETHERNET = 14
 # Documentation addresses (RFC 5737, RFC 3849) where the rows hold none.
 _UNKNOWN = {
     4: (bytes([192, 0, 2, 1]), bytes([198, 51, 100, 1])),
@@ -95,7 +94,7 @@ def flows_from_rows(
         offsets=offsets,
         timestamps=timestamps[order],
         direction=way,
-        wire_length=_wire_length(form, rows[order], version[order]),
+        wire_length=form.frame_lengths(rows[order]).astype(np.uint32),
         addresses=_addresses(client, server, version[first]),
         ports=np.stack([_port(client), _port(server)], axis=1),
         ip_version=version[first],
@@ -190,16 +189,6 @@ def _server_first(form: Layout, rows: Rows) -> npt.NDArray[np.bool_]:
     target = np.where(udp, form.values(rows, "udp_dport"), target)
     by_port = (source < 1024) & (target >= 1024) & (tcp | udp)
     return np.asarray(np.where(syn, ack, by_port), np.bool_)
-
-
-def _wire_length(
-    form: Layout, rows: Rows, version: npt.NDArray[Any]
-) -> npt.NDArray[np.uint32]:
-    """Return the frame length that the IP length field says."""
-    zero = np.zeros(len(rows), np.int64)
-    four = form.values(rows, "ipv4_tl") if "ipv4_tl" in form else zero
-    six = form.values(rows, "ipv6_len") + 40 if "ipv6_len" in form else zero
-    return (np.where(version == 4, four, six) + _ETHERNET).astype(np.uint32)
 
 
 def _port(end: Bytes) -> npt.NDArray[np.uint16]:

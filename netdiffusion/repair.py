@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from netdiffusion import _core
 from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
+from netdiffusion.hosts import HABITS, PADS, padded_ends
 from netdiffusion.layout import get_layout
 
 Events = Literal["keep", "quiet"]
@@ -217,6 +218,8 @@ def repair_canonical(
     anchors: FlowSet | None = None,
     server_ports: Mapping[str, ServerPorts] | None = None,
     client_ports: npt.NDArray[np.uint16] | None = None,
+    hosts: npt.NDArray[np.uint32] | None = None,
+    time_units: npt.NDArray[np.uint32] | None = None,
     meta: dict[str, Any] | None = None,
     synthetic: bool = True,
 ) -> tuple[FlowSet, RepairReport]:
@@ -247,6 +250,11 @@ def repair_canonical(
         all, draws one in 49,152 to 65,535. Services that fix the client's port
         keep theirs, and a port below 1,024 is taken only where the server's is
         too, for else readers would swap the ends.
+    hosts : ndarray of uint32, shape (F, 2, 8), optional
+        What each end's host does, as `netdiffusion.hosts.draw_hosts` tells it.
+        Default: those of `anchors` pad as they did; chance does the rest.
+    time_units : ndarray of uint32, shape (F,), optional
+        Nanoseconds that the times of a flow are multiples of. Default: 1.
     meta : dict, optional
         Where the flows come from.
     synthetic : bool, default True
@@ -277,6 +285,10 @@ def repair_canonical(
         )
     if client_ports is not None:
         kept["client_ports"] = client_ports
+    if hosts is not None:
+        kept["hosts"] = hosts
+    if time_units is not None:
+        kept["resolution"] = time_units
     arrays = _core.repair(
         canonical,
         offsets,
@@ -319,12 +331,15 @@ def _port_lists(
 
 
 def _anchor_arrays(flows: FlowSet) -> dict[str, npt.NDArray[Any]]:
-    """Return what repair keeps of flows: endpoints where known, first times."""
+    """Return what repair keeps of flows: padding, endpoints if known, first times."""
     known = flows.addresses.any(axis=(1, 2))
     starts = np.zeros(len(flows), np.int64)
     some = flows.n_packets > 0
     starts[some] = flows.timestamps[flows.offsets[:-1][some]]
+    hosts = np.zeros((len(flows), 2, HABITS), np.uint32)
+    hosts[:, :, PADS] = padded_ends(flows)
     return {
+        "hosts": hosts,
         "addresses": flows.addresses,
         "ports": flows.ports,
         "ip_version": np.where(known, flows.ip_version, 0).astype(np.uint8),

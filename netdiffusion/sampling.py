@@ -21,6 +21,7 @@ from netdiffusion.decode import agree
 from netdiffusion.engine import Engine
 from netdiffusion.flows import FlowSet
 from netdiffusion.gaps import mend_gaps
+from netdiffusion.hosts import draw_hosts
 from netdiffusion.layout import get_layout
 from netdiffusion.novelty import flow_marks, known_marks
 from netdiffusion.part import Part, uniform
@@ -438,6 +439,16 @@ class Drawer:
             drawn.offsets,
             chance,
         )
+        hosts, units = draw_hosts(
+            {entry["name"]: entry for entry in self.classes},
+            part.labels(),
+            drawn.rows,
+            drawn.offsets,
+            part.ids(),
+            settings.seed,
+        )
+        if drawn.held is not None:
+            units[_with_gaps(drawn.held, drawn.offsets)] = 1
         flows, report = repair_canonical(
             drawn.rows,
             drawn.offsets,
@@ -447,6 +458,8 @@ class Drawer:
             options=options,
             server_ports=None if _names_port(settings) else self._ports("server_ports"),
             client_ports=clients,
+            hosts=hosts,
+            time_units=units,
             meta=self._meta(settings),
         )
         flows.meta["repair"] = report.to_dict()
@@ -458,6 +471,15 @@ class Drawer:
 def _names_port(settings: Settings) -> bool:
     """Whether the server's port is held, so that repair is not to choose it."""
     return settings.control is not None and settings.control.names_port
+
+
+def _with_gaps(
+    held: npt.NDArray[np.int8], offsets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Tell which flows have a gap that is held."""
+    gap = get_layout("netdiffusion-canonical").slice("motion_gap")
+    some = np.concatenate([[0], np.cumsum((held[:, gap] != FREE).any(axis=1))])
+    return np.asarray(np.diff(some[offsets]) > 0)
 
 
 def _obeyed(held: npt.NDArray[np.int8], flows: FlowSet) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from netdiffusion.control import FREE
 from netdiffusion.layout import get_layout
 
-__all__ = ["check_words", "find_words", "mend_lengths"]
+__all__ = ["check_words", "find_words", "mend_lengths", "places"]
 
 LAYOUT = "netdiffusion-canonical"
 FIELDS = ("ipv4_tl", "ipv6_len")
@@ -51,7 +51,7 @@ def find_words(rows: Rows, starts: Ints, ends: Ints) -> list[dict[str, Any]]:
     flow = np.repeat(np.arange(len(starts)), sizes)
     inside = np.arange(len(flow)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     mine = rows[starts[flow] + inside]
-    lengths, where = _lengths(mine), _places(mine, inside)
+    lengths, where = _lengths(mine), places(mine, inside)
     out = []
     for place in np.unique(where).tolist():
         here = where == place
@@ -97,7 +97,7 @@ def mend_lengths(
     sizes = np.diff(offsets)
     inside = np.arange(len(rows)) - np.repeat(offsets[:-1], sizes)
     kind = np.repeat(which, sizes)
-    where, lengths = _places(rows, inside), _lengths(rows)
+    where, lengths = places(rows, inside), _lengths(rows)
     free = np.ones(len(rows), np.bool_)
     if held is not None:
         for name in FIELDS:
@@ -130,7 +130,7 @@ def _lengths(rows: Rows) -> Ints:
     return np.asarray(values[0] + values[1], np.int64)
 
 
-def _places(rows: Rows, inside: Ints) -> Ints:
+def places(rows: Rows, inside: Ints) -> Ints:
     """Return a number for the direction and the place of each packet."""
     way = rows[:, get_layout(LAYOUT).slice("motion_direction").start] > 0
     return np.asarray(np.minimum(inside, PLACES) * 2 + way, np.int64)

@@ -252,7 +252,7 @@ def test_snap_length(form: str, tmp_path: Path) -> None:
 
 
 def test_small_frames_are_not_padded(tmp_path: Path) -> None:
-    """As a host captures what it sends."""
+    """As a host captures what it sends, unless they were when they were read."""
     flows = captured(tmp_path / "in.pcap", [ipv4(udp(), UDP)])
     write(tmp_path / "out", flows)
     assert (tmp_path / "out").stat().st_size == 24 + 16 + 14 + 28

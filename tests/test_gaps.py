@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from drawn import FORM, packet, put
 
 import netdiffusion as nd
 from netdiffusion.control import FREE
-from netdiffusion.gaps import SPANS, check_gaps, count_gaps, mend_gaps
+from netdiffusion.gaps import check_gaps, count_gaps, mend_gaps
 
 CELLS = FORM.slice("motion_gap")
 ONE = np.zeros(1, np.int64)  # a flow of the first class
@@ -29,24 +31,36 @@ def bins_of(rows: np.ndarray) -> list[int]:
     return (bits @ (1 << np.arange(9)[::-1])).tolist()
 
 
-def counts_of(*flows: np.ndarray) -> list[list[int]]:
+def counts_of(*flows: np.ndarray) -> list[dict[str, Any]]:
     """Return the gaps of a class of flows."""
     ends = np.cumsum([len(rows) for rows in flows])
     starts = ends - [len(rows) for rows in flows]
     return count_gaps(np.concatenate(flows), starts, ends)
 
 
-def mended(rows: np.ndarray, told: list[list[int]]) -> list[int]:
+def mended(rows: np.ndarray, told: list[dict[str, Any]]) -> list[int]:
     """Return the bins of a flow once it is mended."""
     return bins_of(mend_gaps(rows, np.array([0, len(rows)]), ONE, [told]))
 
 
-def test_gaps_are_counted_before_and_after_the_answer() -> None:
-    """The first packet has none; the answer's own comes before."""
-    before, after = counts_of(flow(3, 40, AGAIN, 200), flow(0, 41))
-    assert [(i, n) for i, n in enumerate(before) if n] == [(2, 2)]
-    assert [(i, n) for i, n in enumerate(after) if n] == [(12, 1), (31, 1)]
-    assert counts_of(flow(1))[0] == [0] * SPANS
+def test_gaps_are_counted_at_each_place() -> None:
+    """The first packet has none; packets from the eighth on share a place."""
+    assert counts_of(flow(3, 40, AGAIN, 200), flow(0, 41)) == [
+        {"direction": 1, "place": 1, "spans": {"2": 2}},
+        {"direction": 0, "place": 2, "spans": {"31": 1}},
+        {"direction": 0, "place": 3, "spans": {"12": 1}},
+    ]
+    assert counts_of(flow(1)) == []
+    late = counts_of(flow(*[0] * 8, 40, 200))[-1]
+    assert late == {"direction": 0, "place": 8, "spans": {"2": 1, "12": 1}}
+
+
+def test_a_gap_is_read_by_its_place() -> None:
+    """What comes third in a flow is as late as third packets are, if they are many."""
+    told = counts_of(*[flow(0, 300, 40, 60, 60, 60)] * 30)
+    one_cell = 40 ^ 32  # the bin of a Gray code with another cell
+    assert mended(flow(0, 300, 60, 60), told) == [0, 300, 60, 60]
+    assert one_cell == 8 and mended(flow(0, 300, one_cell), told)[2] != one_cell
 
 
 @pytest.mark.parametrize("cell", range(1, 5))
@@ -102,9 +116,21 @@ def test_what_is_mended_to_a_round_trip_is_one() -> None:
     assert np.diff(flows.timestamps).max() < 10**9
 
 
-@pytest.mark.parametrize("gaps", [[], [[0] * 32], [[0] * 32, [0] * 31 + [-1]]])
-def test_gaps_that_are_none_are_told(gaps: list[list[int]]) -> None:
-    """Two lists of 32 counts."""
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"place": 0},
+        {"place": 9},
+        {"direction": 2},
+        {"spans": {"32": 1}},
+        {"spans": {"3": 0}},
+        {"spans": {}},
+    ],
+)
+def test_gaps_that_are_none_are_told(wrong: dict[str, Any]) -> None:
+    """Spans of 0 to 31 at a place of 1 to 8."""
+    line = {"direction": 0, "place": 1, "spans": {"3": 1}}
+    check_gaps({"gaps": [line]})
     check_gaps({})
-    with pytest.raises(ValueError, match="two lists of 32"):
-        check_gaps({"gaps": gaps})
+    with pytest.raises(ValueError, match=r"no such place|empty"):
+        check_gaps({"gaps": [line | wrong]})

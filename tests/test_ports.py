@@ -35,6 +35,12 @@ def test_ranges_hold_every_client_but_not_its_port() -> None:
     ]
 
 
+def test_clients_of_a_busy_range_are_told_by_a_shorter_one() -> None:
+    """A host counts up: four flows or more are near each other."""
+    told = client_ranges(ports(40002, 40010, 40100, 40190, 41000))
+    assert told == [[39936, 40190, 4], [40960, 43006, 1]]
+
+
 def test_draws_are_as_the_class_has_them() -> None:
     """By the flows of each range, even inside it; 0 where nothing is known."""
     n = 4000

@@ -126,7 +126,8 @@ def test_classes_tell_profiles_by_length_and_their_gaps(flows: FlowSet) -> None:
                 total[length] = total.get(length, 0) + number
         assert total == told["lengths"]
         mine = flows.select(told["name"]).head(TINY.max_packets)
-        assert sum(map(sum, told["gaps"])) == mine.n_packets.sum() - len(mine)
+        gaps = sum(sum(told_at["spans"].values()) for told_at in told["gaps"])
+        assert gaps == mine.n_packets.sum() - len(mine)
 
 
 def test_batches_repeat_and_hold_like_lengths(flows: FlowSet) -> None:

@@ -101,7 +101,8 @@ flow_start(const struct nd_draft *flow, const struct nd_anchor *anchor)
     if (anchor != NULL && anchor->has_start)
         return anchor->start;
     uint64_t u = nd_chance(flow, ND_FOR_START, 0);
-    return o->start + (int64_t)(u % ((uint64_t)o->spread + 1));
+    int64_t start = o->start + (int64_t)(u % ((uint64_t)o->spread + 1));
+    return start - start % flow->resolution;
 }
 
 static void
@@ -136,8 +137,13 @@ nd_repair_flow(struct nd_repair *repair,
         .key = nd_mix(nd_mix(options->seed) + flow_id),
         .n = n < repair->max_packets ? n : repair->max_packets,
         .steps = repair->steps,
+        .resolution = 1,
         .changed = out->changed,
     };
+    if (anchor != NULL) {
+        memcpy(flow.host, anchor->host, sizeof flow.host);
+        flow.resolution = anchor->resolution > 0 ? anchor->resolution : 1;
+    }
     memset(out->changed, 0, ND_RULE_COUNT * sizeof *out->changed);
     if (flow.n == 0) {
         memset(out->ends, 0, sizeof *out->ends);

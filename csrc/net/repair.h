@@ -50,11 +50,28 @@ struct nd_repair_options {
 };
 
 /*
+ * What an end's host does that no row says. Of a clock, of the first IP id and
+ * of the initial sequence number leading bits may be known; chance draws what
+ * is not.
+ */
+struct nd_host {
+    bool pads;     /* its frames have 60 bytes at least, as Ethernet wants */
+    uint32_t tick; /* of its clock of TCP timestamps, in ns; 0: drawn */
+    uint32_t clock;
+    uint8_t clock_bits; /* of `clock` that are known, 0 to 32 */
+    uint16_t id;
+    uint8_t id_bits; /* 0 to 16 */
+    uint32_t isn;
+    uint8_t isn_bits;
+};
+
+/*
  * Facts of a captured flow that repair shall keep. Endpoints are kept when
  * the flow turns out to have their IP version; a port 0 is none. Where ports
  * are listed the server has the one that changes the fewest drawn cells, the
  * first of equals. Without ends, the client has client_port where the service
- * leaves it the choice and a reader could tell which end is the server.
+ * leaves it the choice and a reader could tell which end is the server. Times
+ * are whole multiples of resolution, where a drawn gap has one.
  */
 struct nd_anchor {
     struct nd_endpoints ends;
@@ -64,13 +81,15 @@ struct nd_anchor {
     uint16_t client_port;     /* 0: drawn */
     const uint16_t *ports[2]; /* that servers use, TCP and UDP, or NULL */
     size_t n_ports[2];
+    struct nd_host host[2]; /* client, server */
+    uint32_t resolution;    /* of the capture's times in ns; 0 is 1 */
 };
 
 struct nd_repaired {
     int8_t *rows;          /* n * ND_ROW_CELLS */
     int64_t *times;        /* n */
     uint8_t *directions;   /* n */
-    uint32_t *wire_length; /* n: Ethernet header and IP packet */
+    uint32_t *wire_length; /* n: Ethernet header, IP packet and padding */
     struct nd_endpoints *ends;
     uint8_t *ip_version;
     uint8_t *protocol;

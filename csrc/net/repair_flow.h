@@ -111,6 +111,8 @@ struct nd_draft {
     uint8_t ip_version;
     uint8_t protocol;
     struct nd_endpoints ends;
+    struct nd_host host[2];
+    int64_t resolution; /* of times, ns */
     int64_t start;
     int64_t *changed;
 };
@@ -186,6 +188,14 @@ nd_told_syn(struct nd_syns *syns, struct nd_step *step)
     if (*told == NULL || (step->direction == 0 && syns->told[1] == NULL))
         *told = step;
     return *told;
+}
+
+/* A number of `width` bits whose first `known` are those of value. */
+static inline uint32_t
+nd_known_bits(uint32_t value, uint32_t chance, unsigned width, unsigned known)
+{
+    uint32_t rest = known < width ? UINT32_MAX >> (32 - width + known) : 0;
+    return (value & ~rest) | (chance & rest);
 }
 
 /* Bytes of sequence space from a to b, RFC 9293 section 3.4. */

@@ -60,7 +60,8 @@ account(struct nd_tcp_state *t, struct nd_tcp_side *me, struct nd_step *step)
 /*
  * RFC 7323 section 5.4 wants ticks of 1 ms to 1 s, and no start. Captures show
  * 1,000, 250 and 100 Hz, and one clock in four that counts from the start of
- * its host, minutes to days ago; the others start anywhere.
+ * its host, minutes to days ago; the others start anywhere. What is known of
+ * the host comes first.
  */
 static void
 draw_clock(const struct nd_draft *flow, struct nd_tcp_side *me, unsigned d)
@@ -70,8 +71,12 @@ draw_clock(const struct nd_draft *flow, struct nd_tcp_side *me, unsigned d)
     uint64_t u = nd_chance(flow, ND_FOR_CLOCK + d, 0);
     bool since_start = (u >> 32 & 3) == 0;
     unsigned shift = since_start ? 4 + (u >> 34 & 15) : 0;
+    const struct nd_host *host = &flow->host[d];
     me->clock = (uint32_t)u >> shift;
-    me->tick = ticks[u >> 38 & 7];
+    if (host->clock_bits > 0)
+        me->clock = nd_known_bits(host->clock, (uint32_t)u, 32,
+                                  host->clock_bits);
+    me->tick = host->tick > 0 ? host->tick : ticks[u >> 38 & 7];
 }
 
 static uint32_t
@@ -163,7 +168,9 @@ number_flow(struct nd_draft *flow, bool wired)
     struct nd_tcp_state t = {.flow = flow, .wired = wired};
     for (unsigned d = 0; d < 2; d++) {
         struct nd_tcp_side *side = &t.side[d];
-        side->isn = (uint32_t)nd_chance(flow, ND_FOR_ISN + d, 0);
+        side->isn = nd_known_bits(flow->host[d].isn,
+                                  (uint32_t)nd_chance(flow, ND_FOR_ISN + d, 0),
+                                  32, flow->host[d].isn_bits);
         draw_clock(flow, side, d);
         side->next = side->floor = side->isn + 1;
         side->scale = -1;

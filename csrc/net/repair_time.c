@@ -13,13 +13,18 @@ unit(uint64_t x)
 /*
  * A gap inside its bin, log-uniform: bins are 4 % wide, and inside one the
  * logarithm is as good as its first two terms, which need no libm and are
- * the same on every machine.
+ * the same on every machine. A bin that has no whole number of the capture's
+ * units gives the nearest gap that is one.
  */
 static int64_t
 draw_gap(const struct nd_draft *flow, size_t i, uint32_t bin)
 {
-    int64_t low, high;
+    int64_t low, high, unit_ns = flow->resolution;
     nd_gap_limits(bin, &low, &high);
+    if ((high - 1) / unit_ns * unit_ns < low)
+        return (low + unit_ns / 2) / unit_ns * unit_ns;
+    low = (low + unit_ns - 1) / unit_ns;
+    high = (high - 1) / unit_ns + 1;
     double width = (double)(high - low);
     double u = unit(nd_chance(flow, ND_FOR_STEP_TIME, i));
     if (low > 0) {
@@ -27,7 +32,7 @@ draw_gap(const struct nd_draft *flow, size_t i, uint32_t bin)
         u = u * (1 - ratio * (1 - u) / 2);
     }
     int64_t gap = low + (int64_t)(width * u);
-    return gap < high ? gap : high - 1;
+    return (gap < high ? gap : high - 1) * unit_ns;
 }
 
 /* A client that has sent its SYN gives up when no answer has come by then. */
@@ -80,8 +85,10 @@ nd_repair_time(struct nd_draft *flow)
         uint32_t bin = i == 0 ? 0 : nd_gap_hear(&trip, step->gap_code);
         if (p.waits)
             bin = shorten_gap(bin, p.until - now);
+        int64_t gap = i == 0 ? 0 : draw_gap(flow, i, bin);
+        bin = nd_gap_bin(gap);
         count_gap(flow, &trip, step->gap_code, bin);
-        now += i == 0 ? 0 : draw_gap(flow, i, bin);
+        now += gap;
         step->time = now;
         note_syn(&p, step);
         nd_gap_note(&trip, step->direction, bin);
@@ -105,8 +112,11 @@ habit(const struct nd_draft *flow, uint8_t d)
 static uint16_t
 first_id(const struct nd_draft *flow, uint8_t d)
 {
+    const struct nd_host *host = &flow->host[d];
     uint64_t u = nd_chance(flow, ND_FOR_IP_ID + d, 0);
     uint16_t id = (uint16_t)u;
+    if (host->id_bits > 0)
+        return (uint16_t)nd_known_bits(host->id, id, 16, host->id_bits);
     if ((u >> 16) % NEW_EVERY == 0)
         id = (uint16_t)(id >> (4 + (u >> 32) % 8));
     return id;
@@ -155,10 +165,19 @@ must_count(const struct nd_step *step, bool sent, uint16_t last)
     }
 }
 
+/* After ids of zero comes the first one of the sender's counter. */
+static uint16_t
+id_after_zeros(const struct nd_draft *flow, uint8_t d)
+{
+    uint16_t id = first_id(flow, d);
+    return id > ND_ID_STEPS ? id : id + ND_ID_STEPS + 1;
+}
+
 void
 nd_repair_ids(struct nd_draft *flow)
 {
     bool sent[2] = {false, false};
+    bool zeros[2] = {true, true}; /* all ids so far */
     uint16_t last[2] = {0, 0};
     if (flow->ip_version != 4)
         return;
@@ -179,9 +198,12 @@ nd_repair_ids(struct nd_draft *flow)
             last[d] = first_id(flow, d);
         if (step->id_hint == ND_ID_ZERO)
             last[d] = 0;
+        else if (sent[d] && zeros[d] && step->id_hint == ND_ID_RANDOM)
+            last[d] = id_after_zeros(flow, d);
         else if (step->id_hint != ND_ID_SAME)
             last[d] = next_id(flow, i, last[d]);
         step->ip_id = last[d];
         sent[d] = true;
+        zeros[d] = zeros[d] && last[d] == 0;
     }
 }

@@ -15,6 +15,7 @@ enum {
     TCP_FIXED = 20,
     SHORT_HEADER = 8, /* UDP, ICMP */
     ETHERNET_BYTES = 14,
+    ETHERNET_LEAST = 60, /* of a frame, its check sequence left out */
     ADDRESS4_AT = 12,
     ADDRESS6_AT = 8
 };
@@ -223,9 +224,12 @@ nd_repair_write(const struct nd_draft *flow, const struct nd_repaired *out)
         write_row(flow, &w, out->rows + i * ND_ROW_CELLS);
         out->times[i] = step->time;
         out->directions[i] = step->direction;
-        out->wire_length[i] = (uint32_t)(ETHERNET_BYTES + w.ip_bytes +
-                                         w.extension_bytes +
-                                         w.transport_bytes + step->payload);
+        uint32_t length = (uint32_t)(ETHERNET_BYTES + w.ip_bytes +
+                                     w.extension_bytes + w.transport_bytes +
+                                     step->payload);
+        bool padded = flow->host[step->direction].pads &&
+                      length < ETHERNET_LEAST;
+        out->wire_length[i] = padded ? ETHERNET_LEAST : length;
     }
     *out->ends = flow->ends;
     *out->ip_version = flow->ip_version;

@@ -11,6 +11,7 @@
 
 enum {
     ETHERNET = 14,
+    ETHERNET_LEAST = 60, /* of a frame, its check sequence left out */
     EXTENSION_MOST = 16,
     HEADERS_MOST = ETHERNET + ND_MAX_HEADER_BYTES + EXTENSION_MOST,
     FRAME_MOST = HEADERS_MOST + 65535,
@@ -374,6 +375,17 @@ put_payload(struct nd_plan *plan, const struct place *place,
     return n;
 }
 
+/* Bytes of a frame with its padding, if it had some. */
+static uint32_t
+padded_length(const struct nd_writer_flows *flows, const struct place *place,
+              size_t bytes)
+{
+    size_t packet = (size_t)flows->offsets[place->flow] + place->packet;
+    bool padded = flows->wire_length != NULL && bytes < ETHERNET_LEAST &&
+                  flows->wire_length[packet] == ETHERNET_LEAST;
+    return padded ? ETHERNET_LEAST : (uint32_t)bytes;
+}
+
 /* Writes a packet to the front of the writer's frame. */
 static enum nd_status
 build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
@@ -403,7 +415,7 @@ build_frame(struct nd_writer *writer, const struct nd_writer_flows *flows,
     frame->stored = ETHERNET + d.ip + d.extension + d.transport;
     if (d.transport >= 8)
         frame->stored += put_payload(plan, place, flows, &d, transport);
-    frame->wire_length = (uint32_t)(ETHERNET + d.ip + d.body);
+    frame->wire_length = padded_length(flows, place, ETHERNET + d.ip + d.body);
     return ND_OK;
 }
 

@@ -17,7 +17,8 @@
  *
  * IPv6 extension headers are not part of a row. Where the next header field
  * names one, the smallest such header that is valid is put in, so that the
- * frame reads back as the same row.
+ * frame reads back as the same row. A frame that was padded to 60 bytes, the
+ * least that Ethernet carries, is again.
  */
 #ifndef ND_NET_WRITER_H
 #define ND_NET_WRITER_H
@@ -38,6 +39,7 @@ struct nd_writer_flows {
     const uint8_t *direction;  /* (P) */
     const uint8_t *addresses;  /* (F, 2, 16) */
     const uint16_t *ports;     /* (F, 2) */
+    const uint32_t *wire_length; /* (P), or NULL: no frame is padded */
     bool compute_checksums;    /* false: those of the rows */
     struct nd_payload_choice payload;
 };

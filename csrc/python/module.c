@@ -39,6 +39,22 @@ nd_py_input(PyObject *object, int dtype, int dimensions, const char *argument)
         object, NPY_ARRAY_IN_ARRAY | NPY_ARRAY_NOTSWAPPED);
 }
 
+int
+nd_py_shape(PyArrayObject *array, const char *argument, npy_intp a, npy_intp b,
+            npy_intp c)
+{
+    const npy_intp wanted[3] = {a, b, c};
+    for (int i = 0; i < PyArray_NDIM(array); i++)
+        if (PyArray_DIM(array, i) != wanted[i]) {
+            PyErr_Format(PyExc_ValueError,
+                         "%s: axis %d has %zd entries, not %zd", argument, i,
+                         (Py_ssize_t)PyArray_DIM(array, i),
+                         (Py_ssize_t)wanted[i]);
+            return -1;
+        }
+    return 0;
+}
+
 PyArrayObject *
 nd_py_indices(PyObject *object, int dtype, const char *argument)
 {
@@ -134,7 +150,8 @@ module_exec(PyObject *module)
 {
     PyMethodDef *methods[] = {nd_py_capture_methods, nd_py_rows_methods,
                               nd_py_nprint_methods,  nd_py_repair_methods,
-                              nd_py_image_methods,   nd_py_engine_methods};
+                              nd_py_validate_methods, nd_py_image_methods,
+                              nd_py_engine_methods};
     import_array1(-1);
     if (add_exceptions(module) < 0)
         return -1;

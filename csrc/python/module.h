@@ -64,10 +64,16 @@ PyArrayObject *nd_py_indices(PyObject *object, int dtype,
  */
 PyArrayObject *nd_py_offsets(PyObject *object, npy_intp total);
 
+/* -1 with ValueError set unless the axes of an array have a, b and c entries;
+ * what goes beyond its axes is not asked for. */
+int nd_py_shape(PyArrayObject *array, const char *argument, npy_intp a,
+                npy_intp b, npy_intp c);
+
 extern PyMethodDef nd_py_capture_methods[];
 extern PyMethodDef nd_py_rows_methods[];
 extern PyMethodDef nd_py_nprint_methods[];
 extern PyMethodDef nd_py_repair_methods[];
+extern PyMethodDef nd_py_validate_methods[];
 extern PyMethodDef nd_py_image_methods[];
 extern PyMethodDef nd_py_engine_methods[];
 

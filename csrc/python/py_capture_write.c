@@ -75,12 +75,12 @@ writer_usable(const struct writer *self)
 /* The arrays of a write() call, as given and as checked. */
 enum {
     ROWS, OFFSETS, TIMES, DIRECTIONS, ADDRESSES, PORTS, SERVICES, HOSTS,
-    N_ARRAYS
+    LENGTHS, N_ARRAYS
 };
 
 struct write_arrays {
     PyObject *given[N_ARRAYS];
-    PyArrayObject *array[N_ARRAYS]; /* NULL: None, of the last two */
+    PyArrayObject *array[N_ARRAYS]; /* NULL: None, of the last three */
 };
 
 static const struct {
@@ -96,6 +96,7 @@ static const struct {
     [PORTS] = {"ports", NPY_UINT16, 2},
     [SERVICES] = {"services", NPY_UINT8, 1},
     [HOSTS] = {"hosts", NPY_UINT8, 2},
+    [LENGTHS] = {"wire_length", NPY_UINT32, 1},
 };
 
 /* Rows come first: offsets must rise to their number. */
@@ -119,10 +120,12 @@ take_arrays(struct write_arrays *a)
 }
 
 static bool
-payload_fits(const struct write_arrays *a, npy_intp flows)
+options_fit(const struct write_arrays *a, npy_intp packets, npy_intp flows)
 {
     PyArrayObject *services = a->array[SERVICES], *hosts = a->array[HOSTS];
-    return (services == NULL || PyArray_DIM(services, 0) == flows) &&
+    PyArrayObject *lengths = a->array[LENGTHS];
+    return (lengths == NULL || PyArray_DIM(lengths, 0) == packets) &&
+           (services == NULL || PyArray_DIM(services, 0) == flows) &&
            (hosts == NULL || (PyArray_DIM(hosts, 0) == flows &&
                               PyArray_DIM(hosts, 1) == ND_HOST_BYTES));
 }
@@ -139,7 +142,7 @@ arrays_fit(const struct write_arrays *a, const struct nd_layout *layout)
            PyArray_DIM(a->array[DIRECTIONS], 0) == packets &&
            addresses[0] == flows && addresses[1] == 2 &&
            addresses[2] == 16 && ports[0] == flows && ports[1] == 2 &&
-           payload_fits(a, flows);
+           options_fit(a, packets, flows);
 }
 
 /* {service: (packets, too short, flows, with such packets)} */
@@ -175,6 +178,8 @@ write_arrays(struct writer *self, const struct write_arrays *a,
         payload.services = PyArray_DATA(a->array[SERVICES]);
     if (a->array[HOSTS] != NULL)
         payload.hosts = PyArray_DATA(a->array[HOSTS]);
+    const uint32_t *lengths =
+        a->array[LENGTHS] == NULL ? NULL : PyArray_DATA(a->array[LENGTHS]);
     struct nd_writer_flows flows = {
         .layout = layout,
         .n = (size_t)PyArray_DIM(a->array[OFFSETS], 0) - 1,
@@ -184,6 +189,7 @@ write_arrays(struct writer *self, const struct write_arrays *a,
         .direction = PyArray_DATA(a->array[DIRECTIONS]),
         .addresses = PyArray_DATA(a->array[ADDRESSES]),
         .ports = PyArray_DATA(a->array[PORTS]),
+        .wire_length = lengths,
         .compute_checksums = compute,
         .payload = payload,
     };
@@ -231,12 +237,13 @@ parse_payload(const char *text, enum nd_payload_mode *mode)
 PyDoc_STRVAR(writer_write_doc,
 "write($self, rows, offsets, timestamps, direction, addresses, ports,\n"
 "      layout, checksums, payload='zeros', seed=0, services=None,\n"
-"      hosts=None)\n--\n\n"
+"      hosts=None, wire_length=None)\n--\n\n"
 "Write the packets of all flows in time order.\n"
 "\n"
 "checksums: 'compute' (what fits the bytes written) or 'keep' (the rows').\n"
 "payload: 'zeros', 'random' or 'protocol'. services: a flow's place in\n"
-"payload_services(), + 128 to go before its port. Returns for each service\n"
+"payload_services(), + 128 to go before its port. wire_length: frames of 60\n"
+"bytes that would be shorter are padded to them. Returns for each service\n"
 "how many packets and flows there were and were too short:\n"
 "(packets, short packets, flows, flows with such packets).");
 
@@ -246,7 +253,8 @@ writer_write(PyObject *op, PyObject *args, PyObject *kwargs)
     static char *names[] = {"rows",      "offsets", "timestamps",
                             "direction", "addresses", "ports",
                             "layout",    "checksums", "payload",
-                            "seed",      "services", "hosts", NULL};
+                            "seed",      "services", "hosts",
+                            "wire_length", NULL};
     struct writer *self = (struct writer *)op;
     struct write_arrays a = {0};
     struct nd_payload_choice payload = {0};
@@ -255,10 +263,10 @@ writer_write(PyObject *op, PyObject *args, PyObject *kwargs)
     PyObject *result = NULL;
     bool compute = true;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOOOOOss|sKOO:write", names, &a.given[0],
+            args, kwargs, "OOOOOOss|sKOOO:write", names, &a.given[0],
             &a.given[1], &a.given[2], &a.given[3], &a.given[4], &a.given[5],
             &layout_name, &checksums, &mode, &seed, &a.given[SERVICES],
-            &a.given[HOSTS]))
+            &a.given[HOSTS], &a.given[LENGTHS]))
         return NULL;
     payload.seed = seed;
     const struct nd_layout *layout = nd_py_find_layout(layout_name);

@@ -1,7 +1,6 @@
 #include "module.h"
 
 #include "../net/repair.h"
-#include "../net/validate.h"
 
 /* ---- rules ------------------------------------------------------------ */
 
@@ -22,22 +21,6 @@ repair_rules(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
 }
 
 /* ---- options ---------------------------------------------------------- */
-
-static int
-check_shape(PyArrayObject *array, const char *argument, npy_intp a, npy_intp b,
-            npy_intp c)
-{
-    const npy_intp wanted[3] = {a, b, c};
-    for (int i = 0; i < PyArray_NDIM(array); i++)
-        if (PyArray_DIM(array, i) != wanted[i]) {
-            PyErr_Format(PyExc_ValueError,
-                         "%s: axis %d has %zd entries, not %zd", argument, i,
-                         (Py_ssize_t)PyArray_DIM(array, i),
-                         (Py_ssize_t)wanted[i]);
-            return -1;
-        }
-    return 0;
-}
 
 static int
 read_events(const char *name, enum nd_events *events)
@@ -63,7 +46,7 @@ read_pools(PyObject *object, struct nd_repair_options *options)
     PyArrayObject *pools = nd_py_input(object, NPY_UINT8, 2, "pools");
     if (pools == NULL)
         return -1;
-    int status = check_shape(pools, "pools", 4, 17, 0);
+    int status = nd_py_shape(pools, "pools", 4, 17, 0);
     const uint8_t *lines = PyArray_DATA(pools);
     for (int i = 0; status == 0 && i < 4; i++) {
         struct nd_pool *pool =
@@ -77,7 +60,7 @@ read_pools(PyObject *object, struct nd_repair_options *options)
 
 /* ---- repair ----------------------------------------------------------- */
 
-enum { N_OUTPUTS = 9, N_OBJECTS = 9 };
+enum { N_OUTPUTS = 9, N_OBJECTS = 11 };
 
 struct output {
     const char *name;
@@ -98,12 +81,17 @@ static const struct output outputs[N_OUTPUTS] = {
     {"changed", NPY_INT64, 2, {-2, ND_RULE_COUNT, 0}},
 };
 
+/* Columns of `hosts`, the order of struct nd_host. */
+enum {
+    PADS, TICK, CLOCK, CLOCK_BITS, IP_ID, ID_BITS, ISN, ISN_BITS, N_HABITS
+};
+
 struct job {
     struct nd_repair_options options;
     PyArrayObject *canonical, *offsets, *flow_ids;
     PyArrayObject *addresses, *ports, *ip_version, *starts; /* or NULL */
     PyArrayObject *known, *known_offsets, *known_list;      /* or NULL */
-    PyArrayObject *client_ports;                            /* or NULL */
+    PyArrayObject *client_ports, *hosts, *resolution;       /* or NULL */
     PyArrayObject *out[N_OUTPUTS];
 };
 
@@ -140,6 +128,32 @@ list_ports(const struct job *job, size_t flow, struct nd_anchor *anchor)
     }
 }
 
+static uint8_t
+at_most(uint32_t value, uint32_t most)
+{
+    return (uint8_t)(value < most ? value : most);
+}
+
+static void
+tell_hosts(const struct job *job, size_t flow, struct nd_anchor *anchor)
+{
+    if (job->hosts == NULL)
+        return;
+    const uint32_t *h = PyArray_DATA(job->hosts);
+    h += flow * 2 * N_HABITS;
+    for (int end = 0; end < 2; end++, h += N_HABITS)
+        anchor->host[end] = (struct nd_host){
+            .pads = h[PADS] != 0,
+            .tick = h[TICK],
+            .clock = h[CLOCK],
+            .clock_bits = at_most(h[CLOCK_BITS], 32),
+            .id = (uint16_t)h[IP_ID],
+            .id_bits = at_most(h[ID_BITS], 16),
+            .isn = h[ISN],
+            .isn_bits = at_most(h[ISN_BITS], 32),
+        };
+}
+
 static struct nd_anchor
 flow_anchor(const struct job *job, size_t flow)
 {
@@ -160,6 +174,9 @@ flow_anchor(const struct job *job, size_t flow)
         const uint16_t *ports = PyArray_DATA(job->client_ports);
         anchor.client_port = ports[flow];
     }
+    if (job->resolution != NULL)
+        anchor.resolution = ((uint32_t *)PyArray_DATA(job->resolution))[flow];
+    tell_hosts(job, flow, &anchor);
     list_ports(job, flow, &anchor);
     return anchor;
 }
@@ -212,7 +229,7 @@ optional_input(PyArrayObject **array, PyObject *object, int dtype, int axes,
     *array = nd_py_input(object, dtype, axes, argument);
     if (*array == NULL)
         return -1;
-    return check_shape(*array, argument, shape[0], shape[1], shape[2]);
+    return nd_py_shape(*array, argument, shape[0], shape[1], shape[2]);
 }
 
 /* Ports, where the lists begin, and the list of each flow or -1. */
@@ -232,7 +249,7 @@ read_known_ports(struct job *job, PyObject *object, npy_intp flows)
     job->known_offsets = nd_py_offsets(offsets, PyArray_DIM(job->known, 0));
     job->known_list = nd_py_indices(list, NPY_INT32, "known_ports[2]");
     if (job->known_offsets == NULL || job->known_list == NULL ||
-        check_shape(job->known_list, "known_ports[2]", flows, 0, 0) < 0)
+        nd_py_shape(job->known_list, "known_ports[2]", flows, 0, 0) < 0)
         return -1;
     npy_intp lists = (PyArray_DIM(job->known_offsets, 0) - 1) / 2;
     const int32_t *at = PyArray_DATA(job->known_list);
@@ -253,7 +270,7 @@ read_inputs(struct job *job, PyObject *objects[N_OBJECTS])
     if (job->canonical == NULL)
         return -1;
     npy_intp n = PyArray_DIM(job->canonical, 0);
-    if (check_shape(job->canonical, "canonical", n, ND_CANONICAL_CELLS, 0) < 0)
+    if (nd_py_shape(job->canonical, "canonical", n, ND_CANONICAL_CELLS, 0) < 0)
         return -1;
     job->offsets = nd_py_offsets(objects[1], n);
     job->flow_ids = nd_py_input(objects[2], NPY_UINT64, 1, "flow_ids");
@@ -261,7 +278,8 @@ read_inputs(struct job *job, PyObject *objects[N_OBJECTS])
         return -1;
     npy_intp flows = PyArray_DIM(job->offsets, 0) - 1;
     const npy_intp shape[3] = {flows, 2, 16};
-    if (check_shape(job->flow_ids, "flow_ids", flows, 0, 0) < 0 ||
+    const npy_intp habits[3] = {flows, 2, N_HABITS};
+    if (nd_py_shape(job->flow_ids, "flow_ids", flows, 0, 0) < 0 ||
         optional_input(&job->addresses, objects[3], NPY_UINT8, 3, "addresses",
                        shape) < 0 ||
         optional_input(&job->ports, objects[4], NPY_UINT16, 2, "ports",
@@ -272,6 +290,10 @@ read_inputs(struct job *job, PyObject *objects[N_OBJECTS])
                        shape) < 0 ||
         optional_input(&job->client_ports, objects[8], NPY_UINT16, 1,
                        "client_ports", shape) < 0 ||
+        optional_input(&job->hosts, objects[9], NPY_UINT32, 3, "hosts",
+                       habits) < 0 ||
+        optional_input(&job->resolution, objects[10], NPY_UINT32, 1,
+                       "resolution", shape) < 0 ||
         read_known_ports(job, objects[7], flows) < 0)
         return -1;
     if ((job->addresses != NULL) == (job->ports != NULL) &&
@@ -320,7 +342,8 @@ parse_repair(PyObject *args, PyObject *keywords, struct job *job,
     static char *names[] = {"canonical", "offsets", "seed", "flow_ids",
                             "events", "mtu", "pools", "start", "spread",
                             "addresses", "ports", "ip_version", "starts",
-                            "known_ports", "client_ports", NULL};
+                            "known_ports", "client_ports", "hosts",
+                            "resolution", NULL};
     struct nd_repair_options *o = &job->options;
     PyObject *pools = Py_None;
     const char *events = "keep";
@@ -332,10 +355,10 @@ parse_repair(PyObject *args, PyObject *keywords, struct job *job,
     start = o->start;
     spread = o->spread;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "OOKO|$sIOLLOOOOOO:repair", names, &objects[0],
+            args, keywords, "OOKO|$sIOLLOOOOOOOO:repair", names, &objects[0],
             &objects[1], &seed, &objects[2], &events, &mtu, &pools, &start,
             &spread, &objects[3], &objects[4], &objects[5], &objects[6],
-            &objects[7], &objects[8]))
+            &objects[7], &objects[8], &objects[9], &objects[10]))
         return -1;
     o->seed = seed;
     o->mtu = mtu;
@@ -376,181 +399,10 @@ done:
     Py_XDECREF(job.known_offsets);
     Py_XDECREF(job.known_list);
     Py_XDECREF(job.client_ports);
+    Py_XDECREF(job.hosts);
+    Py_XDECREF(job.resolution);
     for (int i = 0; i < N_OUTPUTS; i++)
         Py_XDECREF(job.out[i]);
-    return result;
-}
-
-/* ---- validate --------------------------------------------------------- */
-
-enum { N_EVIDENCE = 9 };
-
-struct inquiry {
-    PyArrayObject *in[N_EVIDENCE]; /* in the order of the arguments */
-    PyArrayObject *count, *first, *broken;
-};
-
-static int
-read_evidence(struct inquiry *q, PyObject *objects[N_EVIDENCE])
-{
-    static const struct {
-        const char *name;
-        int dtype, axes;
-        npy_intp shape[3]; /* as in struct output */
-    } kinds[N_EVIDENCE] = {
-        {"rows", NPY_INT8, 2, {-1, ND_ROW_CELLS, 0}},
-        {"offsets", NPY_INT64, 1, {0, 0, 0}},
-        {"timestamps", NPY_INT64, 1, {-1, 0, 0}},
-        {"direction", NPY_UINT8, 1, {-1, 0, 0}},
-        {"addresses", NPY_UINT8, 3, {-2, 2, 16}},
-        {"ports", NPY_UINT16, 2, {-2, 2, 0}},
-        {"ip_version", NPY_UINT8, 1, {-2, 0, 0}},
-        {"protocol", NPY_UINT8, 1, {-2, 0, 0}},
-        {"known_payload", NPY_UINT8, 1, {-2, 0, 0}},
-    };
-    npy_intp n = 0, flows = 0;
-    for (int i = 0; i < N_EVIDENCE; i++) {
-        const npy_intp *s = kinds[i].shape;
-        q->in[i] = i == 1 ? nd_py_offsets(objects[i], n)
-                          : nd_py_input(objects[i], kinds[i].dtype,
-                                        kinds[i].axes, kinds[i].name);
-        if (q->in[i] == NULL)
-            return -1;
-        if (i == 0)
-            n = PyArray_DIM(q->in[0], 0);
-        if (i == 1)
-            flows = PyArray_DIM(q->in[1], 0) - 1;
-        else if (check_shape(q->in[i], kinds[i].name,
-                             s[0] == -1 ? n : flows, s[1], s[2]) < 0)
-            return -1;
-    }
-    npy_intp shape[2] = {flows, ND_RULE_COUNT};
-    q->count = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
-    q->first = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_INT64);
-    q->broken = (PyArrayObject *)PyArray_ZEROS(1, &n, NPY_UINT64, 0);
-    return q->count == NULL || q->first == NULL || q->broken == NULL ? -1 : 0;
-}
-
-static void
-validate_flow(const struct inquiry *q, size_t flow)
-{
-    const int64_t *offsets = PyArray_DATA(q->in[1]);
-    size_t from = (size_t)offsets[flow];
-    const uint8_t *addresses = PyArray_DATA(q->in[4]);
-    const uint16_t *ports = PyArray_DATA(q->in[5]);
-    struct nd_evidence evidence = {
-        .rows = (const int8_t *)PyArray_DATA(q->in[0]) + from * ND_ROW_CELLS,
-        .times = (const int64_t *)PyArray_DATA(q->in[2]) + from,
-        .directions = (const uint8_t *)PyArray_DATA(q->in[3]) + from,
-        .n = (size_t)offsets[flow + 1] - from,
-        .ip_version = ((const uint8_t *)PyArray_DATA(q->in[6]))[flow],
-        .protocol = ((const uint8_t *)PyArray_DATA(q->in[7]))[flow],
-        .known_payload = ((const uint8_t *)PyArray_DATA(q->in[8]))[flow],
-    };
-    struct nd_violations v;
-    memcpy(evidence.ends.address, addresses + flow * 32, 32);
-    memcpy(evidence.ends.port, ports + flow * 2, sizeof evidence.ends.port);
-    nd_violations_clear(&v);
-    v.broken = (uint64_t *)PyArray_DATA(q->broken) + from;
-    nd_validate_flow(&evidence, &v);
-    memcpy((int64_t *)PyArray_DATA(q->count) + flow * ND_RULE_COUNT,
-           v.packets, sizeof v.packets);
-    memcpy((int64_t *)PyArray_DATA(q->first) + flow * ND_RULE_COUNT, v.first,
-           sizeof v.first);
-}
-
-static PyObject *
-repair_validate(PyObject *Py_UNUSED(module), PyObject *args,
-                PyObject *keywords)
-{
-    static char *names[] = {"rows", "offsets", "timestamps", "direction",
-                            "addresses", "ports", "ip_version", "protocol",
-                            "known_payload", NULL};
-    PyObject *o[N_EVIDENCE], *result = NULL;
-    struct inquiry q = {.count = NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOOOOOOOO:validate",
-                                     names, &o[0], &o[1], &o[2], &o[3], &o[4],
-                                     &o[5], &o[6], &o[7], &o[8]))
-        return NULL;
-    if (read_evidence(&q, o) < 0)
-        goto done;
-    size_t flows = (size_t)PyArray_DIM(q.in[1], 0) - 1;
-    Py_BEGIN_ALLOW_THREADS
-    for (size_t f = 0; f < flows; f++)
-        validate_flow(&q, f);
-    Py_END_ALLOW_THREADS
-    result = Py_BuildValue("(OOO)", q.count, q.first, q.broken);
-done:
-    for (int i = 0; i < N_EVIDENCE; i++)
-        Py_XDECREF(q.in[i]);
-    Py_XDECREF(q.count);
-    Py_XDECREF(q.first);
-    Py_XDECREF(q.broken);
-    return result;
-}
-
-static PyObject *
-frames_dict(const struct nd_frames_told *told, PyObject *wrong)
-{
-    npy_intp shape = ND_RULE_COUNT;
-    PyObject *count = PyArray_SimpleNew(1, &shape, NPY_INT64);
-    PyObject *first = PyArray_SimpleNew(1, &shape, NPY_INT64);
-    if (count == NULL || first == NULL) {
-        Py_XDECREF(count);
-        Py_XDECREF(first);
-        return NULL;
-    }
-    memcpy(PyArray_DATA((PyArrayObject *)count), told->violations.packets,
-           sizeof told->violations.packets);
-    memcpy(PyArray_DATA((PyArrayObject *)first), told->violations.first,
-           sizeof told->violations.first);
-    return Py_BuildValue(
-        "{sKsKsKsKsNsNsO}", "packets", (unsigned long long)told->packets,
-        "right", (unsigned long long)told->states[ND_CHECKSUM_RIGHT],
-        "blank", (unsigned long long)told->states[ND_CHECKSUM_BLANK],
-        "unknown", (unsigned long long)told->states[ND_CHECKSUM_UNKNOWN],
-        "count", count, "first", first, "wrong", wrong);
-}
-
-/* The frames of a capture; their numbers in an array of `room`. */
-static PyObject *
-judge_frames(const struct nd_module_state *state, const char *path,
-             npy_intp room, struct nd_frames_told *told)
-{
-    struct nd_error err;
-    enum nd_status status;
-    PyObject *wrong = PyArray_ZEROS(1, &room, NPY_INT64, 0);
-    if (wrong == NULL)
-        return NULL;
-    int64_t *numbers = PyArray_DATA((PyArrayObject *)wrong);
-    Py_BEGIN_ALLOW_THREADS
-    status = nd_validate_capture(path, numbers, (size_t)room, told, &err);
-    Py_END_ALLOW_THREADS
-    if (status == ND_OK)
-        return wrong;
-    Py_DECREF(wrong);
-    return nd_py_raise(state, &err);
-}
-
-static PyObject *
-repair_validate_packets(PyObject *module, PyObject *args)
-{
-    const struct nd_module_state *state = nd_py_state(module);
-    PyObject *path = NULL, *wrong, *result = NULL;
-    struct nd_frames_told told;
-    if (!PyArg_ParseTuple(args, "O&:validate_packets", PyUnicode_FSConverter,
-                          &path))
-        return NULL;
-    wrong = judge_frames(state, PyBytes_AS_STRING(path), 0, &told);
-    if (wrong != NULL && told.states[ND_CHECKSUM_WRONG] > 0) {
-        Py_DECREF(wrong);
-        wrong = judge_frames(state, PyBytes_AS_STRING(path),
-                             (npy_intp)told.states[ND_CHECKSUM_WRONG], &told);
-    }
-    if (wrong != NULL)
-        result = frames_dict(&told, wrong);
-    Py_XDECREF(wrong);
-    Py_DECREF(path);
     return result;
 }
 
@@ -558,30 +410,15 @@ PyDoc_STRVAR(repair_doc,
 "repair(canonical, offsets, seed, flow_ids, *, events='keep', mtu=65535, "
 "pools=None, start=1704067200000000000, spread=3600000000000, "
 "addresses=None, ports=None, ip_version=None, starts=None, "
-"known_ports=None, client_ports=None)\n--\n\n"
+"known_ports=None, client_ports=None, hosts=None, resolution=None)\n--\n\n"
 "Turn canonical rows into flows that obey the protocols.");
 
 PyDoc_STRVAR(rules_doc,
 "repair_rules()\n--\n\n"
 "Return the rules as (name, source, text), in the order of `changed`.");
 
-PyDoc_STRVAR(validate_doc,
-"validate(rows, offsets, timestamps, direction, addresses, ports, "
-"ip_version, protocol, known_payload)\n--\n\n"
-"Return for each flow and rule how many packets break it, and the first;\n"
-"and of each packet the rules that it breaks, a bit a rule.");
-
-PyDoc_STRVAR(validate_packets_doc,
-"validate_packets(path, /)\n--\n\n"
-"Hold the transport checksums of a capture against its bytes; the key wrong\n"
-"has the numbers of the frames whose checksum is wrong.");
-
 PyMethodDef nd_py_repair_methods[] = {
     {"repair", (PyCFunction)(void (*)(void))repair_repair,
      METH_VARARGS | METH_KEYWORDS, repair_doc},
     {"repair_rules", repair_rules, METH_NOARGS, rules_doc},
-    {"validate", (PyCFunction)(void (*)(void))repair_validate,
-     METH_VARARGS | METH_KEYWORDS, validate_doc},
-    {"validate_packets", repair_validate_packets, METH_VARARGS,
-     validate_packets_doc},
     {NULL, NULL, 0, NULL}};

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from netdiffusion._core import Error
 from netdiffusion.control import FREE
-from netdiffusion.flows import FlowSet
+from netdiffusion.flows import DEFAULT_LAYOUT, FlowSet
 from netdiffusion.gaps import count_gaps
+from netdiffusion.hosts import find_hosts
 from netdiffusion.layout import get_layout
 from netdiffusion.novelty import flow_marks, pack_marks
 from netdiffusion.ports import client_ranges, server_list
@@ -159,6 +160,11 @@ class TrainingSet:
         self._held = held_columns(
             self.profiles, self.columns.column_of_cell, len(self.columns)
         )
+        usual = flows.to_layout(DEFAULT_LAYOUT)
+        self._hosts = [
+            find_hosts(usual.select(np.flatnonzero(mine)), self.profile[mine])
+            for mine in (self.labels == n for n in range(len(self.names)))
+        ]
         self._prepare_draws()
 
     def _prepare_draws(self) -> None:
@@ -198,6 +204,7 @@ class TrainingSet:
         out = []
         for number, name in enumerate(self.names.tolist()):
             mine = self.labels == number
+            hosts, padded = self._hosts[number]
             entry = {"name": name, "flows": int(mine.sum())}
             entry["lengths"] = self._lengths_of(mine)
             entry |= self._words[number]
@@ -206,10 +213,11 @@ class TrainingSet:
                 {
                     **self.profiles[i],
                     "lengths": self._lengths_of(mine & (self.profile == i)),
+                    **({"padded": padded[i]} if i in padded else {}),
                 }
                 for i in np.unique(self.profile[mine]).tolist()
             ]
-            out.append({**entry, **self._ports_of(mine)})
+            out.append({**entry, **hosts, **self._ports_of(mine)})
         return out
 
     def _lengths_of(self, mine: npt.NDArray[np.bool_]) -> dict[str, int]:
