@@ -33,18 +33,21 @@ from quality.cache import Cache, say
 from quality.data import Data, load
 from quality.pieces import CURVE, QUICK_CURVE, Plan, Runner, measure_all
 from quality.sources import (
+    PERFECT,
     Source,
     directory_source,
     marginal_source,
     markov_source,
     model_source,
     oversampling_source,
+    perfect_source,
     real_source,
 )
 from quality.tabular import tabular_source
 
 QUICK_CAP = (24, 16)  # flows a class in train and test
 PEERS = (
+    PERFECT,
     "class marginals",
     "Markov chain",
     "random over-sampling",
@@ -54,14 +57,16 @@ PEERS = (
 )
 
 
-def peer(name: str, epochs: int) -> Source:
+def peer(name: str, args: Any) -> Source:
     """Return one of the peers that need no files."""
+    if name == PERFECT:
+        return perfect_source(args.model)
     if name == "class marginals":
         return marginal_source()
     if name == "Markov chain":
         return markov_source()
     if name in ("CTGAN", "TVAE"):
-        return tabular_source(name, epochs)
+        return tabular_source(name, args.epochs)
     return oversampling_source(name)
 
 
@@ -71,7 +76,7 @@ def sources(args: Any) -> list[Source]:
     names = PEERS if args.peers is None else [p for p in args.peers.split(",") if p]
     if args.quick and args.peers is None:
         names = ()
-    out += [peer(name, args.epochs) for name in names]
+    out += [peer(name, args) for name in names]
     for given in args.peer:
         name, _, where = given.partition("=")
         out.append(directory_source(name, Path(where)))

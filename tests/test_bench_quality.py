@@ -105,12 +105,13 @@ def test_imbalance_lines_come_from_its_file() -> None:
     assert got == line and got.met is True
 
 
-@pytest.mark.parametrize("name", ["marginal", "markov", "random", "SMOTE"])
+@pytest.mark.parametrize("name", ["perfect", "marginal", "markov", "random", "SMOTE"])
 def test_peers_draw_what_is_asked(data: Any, name: str) -> None:
     """Flows of each class as many as wanted, repaired, the same for a seed."""
     from quality import sources
 
     make = {
+        "perfect": lambda: sources.perfect_source(None),
         "marginal": sources.marginal_source,
         "markov": sources.markov_source,
         "random": lambda: sources.oversampling_source("random over-sampling"),
@@ -121,7 +122,7 @@ def test_peers_draw_what_is_asked(data: Any, name: str) -> None:
     assert drawn.flows.counts == {"lab_ntp": 5, "lab_modbus": 3}
     assert np.array_equal(drawn.flows.rows, again.flows.rows)
     verbatim = rows.measure_rows(data.train, drawn.rows)["verbatim"]
-    if name in ("markov", "random"):
+    if name in ("perfect", "markov", "random"):
         assert verbatim == 1
     else:
         assert verbatim < 1

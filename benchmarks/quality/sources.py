@@ -19,11 +19,12 @@ import numpy.typing as npt
 import netdiffusion as nd
 from netdiffusion.evaluate import CanonicalFlows
 from netdiffusion.repair import repair_canonical
-from netdiffusion.sampling import Settings
+from netdiffusion.sampling import Drawn, Settings
 
 from .cache import code_digest, core_digest, files_digest
 from .data import Data
 
+PERFECT = "repaired training rows"
 SMOTE_PACKETS = 16  # packets of a flow that SMOTE interpolates
 
 
@@ -102,6 +103,11 @@ def repaired(rows: CanonicalFlows, seed: int, seconds: float, **options: Any) ->
     return Draw(flows, rows, seconds, report.repaired_share)
 
 
+def repair_digest() -> str:
+    """Return a digest of what draws and repairs flows besides the core."""
+    return code_digest("sampling.py", "hosts.py", "ports.py", "repair.py")
+
+
 def model_source(path: Path | None, device: str, threads: int) -> Source:
     """Return the model as a source."""
     model = nd.FlowDiffusion.from_pretrained(path)
@@ -122,7 +128,7 @@ def model_source(path: Path | None, device: str, threads: int) -> Source:
         "model": files_digest(
             p for p in folder.rglob("*") if p.suffix != ".md" and p.is_file()
         ),
-        "code": code_digest("sampling.py", "ports.py", "repair.py"),
+        "code": repair_digest(),
         "core": core_digest(),
     }
     return Source("netdiffusion", make, settings=settings, model=model)
@@ -135,6 +141,30 @@ def real_source() -> Source:
         return Draw(data.train, CanonicalFlows.of(data.train))
 
     return Source("real", make, "the training flows themselves")
+
+
+def perfect_source(path: Path | None) -> Source:
+    """Return the training rows as if the model had drawn them: what its best could.
+
+    Ports, hosts and what else repair draws are those of the model's classes, so the
+    figures are the ceiling that repair leaves to any model.
+    """
+    drawer = nd.FlowDiffusion.from_pretrained(path)._drawer
+
+    def make(data: Data, counts: Mapping[str, int], seed: int) -> Draw:
+        start = time.perf_counter()
+        labels = data.train.labels
+        first = {c: np.flatnonzero(labels == c)[:n] for c, n in counts.items()}
+        real = data.train.select(np.concatenate([*first.values()]))
+        part = drawer.part({c: len(flows) for c, flows in first.items()}, 0)
+        rows = CanonicalFlows.of(real)
+        made = Drawn(rows.rows, rows.offsets)
+        drawn, report = drawer.repair(part, made, Settings(seed=seed))
+        seconds = time.perf_counter() - start
+        return Draw(drawn, rows, seconds, report.repaired_share)
+
+    note = "training rows with what repair draws: what a perfect model would reach"
+    return Source(PERFECT, make, note, {"core": core_digest(), "code": repair_digest()})
 
 
 def directory_source(name: str, where: Path) -> Source:
