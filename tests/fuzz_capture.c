@@ -116,8 +116,16 @@ write_again(const struct nd_flow_arrays *a, size_t flows,
 {
     struct nd_dump_options options = {pcapng, !pcapng, 200};
     struct nd_writer_flows what = {
-        layout,       flows,        a->rows,  a->offsets, a->timestamps,
-        a->direction, a->addresses, a->ports, pcapng,
+        .layout = layout,
+        .n = flows,
+        .rows = a->rows,
+        .offsets = a->offsets,
+        .timestamps = a->timestamps,
+        .direction = a->direction,
+        .addresses = a->addresses,
+        .ports = a->ports,
+        .wire_length = a->wire_length,
+        .compute_checksums = pcapng,
     };
     struct nd_writer *writer = NULL;
     struct nd_payload_told told = {{0}, {0}, {0}, {0}};
