@@ -108,10 +108,16 @@ def repair_digest() -> str:
     return code_digest("sampling.py", "hosts.py", "ports.py", "repair.py")
 
 
+def model_digest(path: Path | None) -> str:
+    """Return a digest of a model directory, its card left out."""
+    folder = path or Path(nd.__file__).parent / "models" / "base"
+    files = (p for p in folder.rglob("*") if p.suffix != ".md" and p.is_file())
+    return files_digest(files)
+
+
 def model_source(path: Path | None, device: str, threads: int) -> Source:
     """Return the model as a source."""
     model = nd.FlowDiffusion.from_pretrained(path)
-    folder = path or Path(nd.__file__).parent / "models" / "base"
 
     def make(data: Data, counts: Mapping[str, int], seed: int) -> Draw:
         drawer = model._drawer
@@ -125,9 +131,7 @@ def model_source(path: Path | None, device: str, threads: int) -> Source:
         return Draw(flows, rows, seconds, report.repaired_share)
 
     settings = {
-        "model": files_digest(
-            p for p in folder.rglob("*") if p.suffix != ".md" and p.is_file()
-        ),
+        "model": model_digest(path),
         "code": repair_digest(),
         "core": core_digest(),
     }
@@ -164,7 +168,8 @@ def perfect_source(path: Path | None) -> Source:
         return Draw(drawn, rows, seconds, report.repaired_share)
 
     note = "training rows with what repair draws: what a perfect model would reach"
-    return Source(PERFECT, make, note, {"core": core_digest(), "code": repair_digest()})
+    settings = {"model": model_digest(path), "code": repair_digest()}
+    return Source(PERFECT, make, note, {**settings, "core": core_digest()})
 
 
 def directory_source(name: str, where: Path) -> Source:
