@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 __all__ = ["Part", "uniform"]
 
+GOLDEN = 0.6180339887498949
+
 
 @dataclass(frozen=True)
 class Part:
@@ -72,15 +74,27 @@ class Part:
 
     def ids(self) -> npt.NDArray[np.uint64]:
         """Return the 64-bit id of each flow: class name, place in it, attempt."""
-        starts = [
-            int.from_bytes(
-                hashlib.blake2b(n.encode(), digest_size=8).digest(), "little"
-            )
-            for n in self.counts
-        ]
         places = self.places().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        own = scrambled(self._each(starts, np.uint64) + places)
+        own = scrambled(self._each(self._names(), np.uint64) + places)
         return scrambled(own + np.uint64(self.attempt)) if self.attempt else own
+
+
+    def _names(self) -> list[int]:
+        """Return 64 bits of a hash of each class's name."""
+        marks = [hashlib.blake2b(n.encode(), digest_size=8) for n in self.counts]
+        return [int.from_bytes(mark.digest(), "little") for mark in marks]
+
+    def spread(self, seed: int) -> npt.NDArray[np.float64]:
+        """Return a number in [0, 1) for each flow, those of a class spread evenly.
+
+        An additive recurrence (Weyl, 1916): of n flows in a row the share below x is
+        nearer to x than chance leaves it, so a class's rare kinds come as often as
+        they should.
+        """
+        start = uniform(self._each(self._names(), np.uint64), seed)
+        step = self.places() * GOLDEN
+        again = uniform(self.ids(), seed) if self.attempt else 0.0
+        return np.asarray((start + step + again) % 1.0)
 
 
 def scrambled(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

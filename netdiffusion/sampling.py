@@ -30,8 +30,9 @@ from netdiffusion.profiles import choose, fitting, held_columns
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
 from netdiffusion.words import mend_lengths
 
-# These tell chances of ports and profiles from those of lengths.
-FOR_PORT, FOR_PROFILE = 0x706F7274, 0x70726F66
+# Tells chances of ports from those of lengths.
+FOR_PORT = 0x706F7274
+ALMOST_1 = np.nextafter(1.0, 0.0)
 REDRAWS = 3  # of a flow that is a copy of a training flow
 
 Progress = Callable[[int, int], None]
@@ -177,14 +178,13 @@ class Drawer:
             if held is not None:
                 return self._held_lengths(held, settings.lengths)
         wanted, seed = settings.lengths, settings.seed
-        out, ids = np.zeros(len(part), np.int32), part.ids()
+        out, chance = np.zeros(len(part), np.int32), part.spread(seed)
         at, most = 0, int(self.config["max_packets"])
         for name, count in part.counts.items():
             asked = wanted if isinstance(wanted, int) else (wanted or {}).get(name)
             if asked is None:
                 lengths, share = self._histograms[name]
-                u = uniform(ids[at : at + count], seed)
-                chosen = np.searchsorted(share, u, "right")
+                chosen = np.searchsorted(share, chance[at : at + count], "right")
                 out[at : at + count] = lengths[np.minimum(chosen, len(lengths) - 1)]
             elif 1 <= asked <= most:
                 out[at : at + count] = asked
@@ -324,7 +324,7 @@ class Drawer:
         """Draw the profile of each flow, and hold it where nothing is given."""
         columns = self.config["network"]["columns"]
         flows = np.full((len(part), columns), FREE, np.int8)
-        labels, chance = part.labels(), uniform(part.ids(), seed ^ FOR_PROFILE)
+        labels, chance = part.labels(), part.spread(seed)
         ends = np.cumsum(packets)
         for name in part.counts:
             profiles = self.classes[part.numbers[name]].get("profiles")
@@ -337,12 +337,30 @@ class Drawer:
                 for i, flow in enumerate(mine.tolist()):
                     first = ends[flow] - packets[flow]
                     fits[i] = fitting(held, given[first : ends[flow]])
-            chosen = choose(profiles, packets[mine], chance[mine], fits)
+            left = self._left(name, packets[mine], chance[mine])
+            chosen = choose(profiles, packets[mine], left, fits)
             flows[mine[chosen >= 0]] = held[chosen[chosen >= 0]]
         if given is None and np.all(flows == FREE):
             return None
         rows = np.repeat(flows, packets, axis=0)
         return rows if given is None else np.where(given == FREE, rows, given)
+
+    def _left(
+        self,
+        name: str,
+        packets: npt.NDArray[np.int32],
+        chance: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float64]:
+        """Return what is left of a chance that chose the flow's length, in [0, 1).
+
+        Evenly spread chances choose evenly among a length's profiles, too. A chance
+        that chose another length than the flow has is as it was.
+        """
+        lengths, share = self._histograms[name]
+        at = np.minimum(np.searchsorted(share, chance, "right"), len(share) - 1)
+        low = np.where(at > 0, share[at - 1], 0.0)
+        left = (chance - low) / (share[at] - low)
+        return np.where(lengths[at] == packets, np.clip(left, 0.0, ALMOST_1), chance)
 
     def _profiles_held(self, number: int) -> npt.NDArray[np.int8]:
         """Return the columns that each profile of a class holds, found once."""
