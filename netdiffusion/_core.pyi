@@ -131,6 +131,21 @@ def nprint_format(
     rows: npt.NDArray[np.int8], prefixes: bytes, offsets: npt.NDArray[np.int64], /
 ) -> bytes: ...
 
+# py_phrase.c
+def read_phrases(
+    drawn: npt.NDArray[np.uint16],
+    direction: npt.NDArray[np.uint8],
+    fixed: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    contexts: npt.NDArray[np.int32],
+    first: npt.NDArray[np.int64],
+    other: npt.NDArray[np.float64],
+    words: npt.NDArray[np.int32],
+    times: npt.NDArray[np.float64],
+    wrong: float,
+    own: float,
+) -> npt.NDArray[np.uint16]: ...
+
 # py_repair.c
 def repair(
     canonical: npt.NDArray[np.int8],

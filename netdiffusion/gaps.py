@@ -1,10 +1,9 @@
-"""Gaps that one wrong cell makes long or short are read as those meant.
+"""Gaps that a wrong cell makes longer or shorter are read as those meant.
 
-In the Gray code of a gap one cell of the first five tells "as late as the first answer"
-from "after two minutes", or "at once" from "after eight". So the first five cells,
-which tell one of 32 spans, are a word (`netdiffusion.words`): what is meant is decided
-by how often gaps of the class are in each span at this place, and by how many cells
-differ.
+In the Gray code of a gap the first cell tells "at once" from "after eight minutes", the
+last ones tell round trips of one network path from those of another. So a gap is a
+word (`netdiffusion.phrases`): what is meant is decided by how often gaps of the class
+are in a bin, or near it, at this place of a flow, and by how many cells differ.
 """
 
 from __future__ import annotations
@@ -17,29 +16,30 @@ import numpy.typing as npt
 
 from netdiffusion.control import FREE
 from netdiffusion.layout import get_layout
-from netdiffusion.words import PLACES, places
+from netdiffusion.phrases import PLACES, places
 
 __all__ = ["check_gaps", "count_gaps", "mend_gaps"]
 
 LAYOUT = "netdiffusion-canonical"
-CELLS, SPANS = 5, 32
-CELL_WRONG = 0.01  # chance that one of these cells is drawn wrong
-UNSEEN = 0.01  # gaps that a span is taken to have had, if it had none
+CELLS, BINS = 9, 512
+ROUND_TRIPS = 497  # bins from here on tell a gap by the round trip (csrc/net/gap.h)
+CELL_WRONG = 0.02  # chance that a cell is drawn wrong
+NEAR = 1.0  # standard deviation of the bins over which a gap is spread
+UNSEEN = 0.01  # gaps that a bin is taken to have had, if it had none
 ELSEWHERE = 2.0  # gaps at a place that are taken to be as those at all places
-ROUND_TRIP = SPANS - 1  # the span of the codes that tell a gap by the round trip
-LONGEST = (1, 0, 0, 0)  # its last cells in the longest gap, which is of the span before
 
 Rows = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 
-_GRAY = np.arange(SPANS) ^ np.arange(SPANS) >> 1
-_SPAN = np.argsort(_GRAY)
+_GRAY = np.arange(BINS) ^ np.arange(BINS) >> 1
+_BIN = np.argsort(_GRAY)
 _BITS = _GRAY[:, None] >> np.arange(CELLS)[::-1] & 1
-_DISTANCE = (_BITS[:, None] != _BITS).sum(axis=2)
+_DISTANCE = np.array([n.bit_count() for n in range(BINS)])[_GRAY[:, None] ^ _GRAY]
+_KERNEL = np.exp(-0.5 * (np.arange(-4, 5) / NEAR) ** 2)
 
 
 def count_gaps(rows: Rows, starts: Ints, ends: Ints) -> list[dict[str, Any]]:
-    """Count the gaps of a class's flows by span, at each place of a flow.
+    """Count the gaps of a class's flows by bin, at each place of a flow.
 
     Parameters
     ----------
@@ -52,20 +52,20 @@ def count_gaps(rows: Rows, starts: Ints, ends: Ints) -> list[dict[str, Any]]:
     -------
     list of dict
         ``direction`` and ``place`` of some packets, and how often the gap before them
-        is in each of the ``spans``.
+        is in each of the ``bins``.
     """
     sizes = ends - starts
     offsets = np.append(0, np.cumsum(sizes))
     inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
     mine = rows[inside + np.repeat(starts, sizes)]
-    told, where = _spans(mine), places(mine, inside)
+    told, where = _bins(mine), places(mine, inside)
     out = []
     for place in np.unique(where[inside > 0]).tolist():
         here = (where == place) & (inside > 0)
-        spans, counts = np.unique(told[here], return_counts=True)
-        shares = zip(map(str, spans.tolist()), counts.tolist(), strict=True)
+        bins, counts = np.unique(told[here], return_counts=True)
+        shares = zip(map(str, bins.tolist()), counts.tolist(), strict=True)
         entry = {"direction": place % 2, "place": place // 2}
-        out.append({**entry, "spans": dict(shares)})
+        out.append({**entry, "bins": dict(shares)})
     return out
 
 
@@ -76,7 +76,7 @@ def mend_gaps(
     counts: Sequence[Sequence[Mapping[str, Any]]],
     held: Rows | None = None,
 ) -> Rows:
-    """Read gaps in a span that is rare in the class as those in the span meant.
+    """Read gaps in a bin that is rare in the class as those in the bin meant.
 
     Parameters
     ----------
@@ -95,22 +95,21 @@ def mend_gaps(
     -------
     ndarray of int8, shape (P, 1104)
     """
-    present, which = np.unique(classes, return_inverse=True)
-    meant = np.stack([_meant(counts[number]) for number in present.tolist()])
-    kind = np.repeat(which, np.diff(offsets))
-    inside = np.arange(len(rows)) - np.repeat(offsets[:-1], np.diff(offsets))
-    drawn, answered = _spans(rows), _answered(rows, offsets)
-    told = meant[kind, places(rows, inside), answered.astype(np.int64), drawn]
-    told[offsets[:-1]] = drawn[offsets[:-1]]
+    sizes = np.diff(offsets)
+    inside = np.arange(len(rows)) - np.repeat(offsets[:-1], sizes)
+    kind, drawn = np.repeat(classes, sizes), _bins(rows)
+    setting = places(rows, inside) * 2 + _answered(rows, offsets)
     place = get_layout(LAYOUT).slice("motion_gap")
+    free = inside > 0
     if held is not None:
-        told = np.where((held[:, place] == FREE).all(axis=1), told, drawn)
+        free &= (held[:, place] == FREE).all(axis=1)
+    told = drawn.copy()
+    for number in np.unique(kind).tolist():
+        mine = np.flatnonzero(free & (kind == number))
+        told[mine] = _meant(counts[number], setting[mine], drawn[mine])
     out = np.array(rows, np.int8)
     wrong = np.flatnonzero(told != drawn)
-    out[wrong, place.start : place.start + CELLS] = _BITS[told[wrong]]
-    trips = wrong[told[wrong] == ROUND_TRIP]
-    tail = out[trips, place.stop - len(LONGEST) : place.stop]
-    out[trips[(tail == LONGEST).all(axis=1)], place.stop - 1] = 1
+    out[wrong, place] = _BITS[told[wrong]]
     return out
 
 
@@ -118,17 +117,15 @@ def check_gaps(entry: Mapping[str, Any]) -> None:
     """Raise ValueError unless the gaps of an entry of ``classes.json`` are some."""
     for told in entry.get("gaps", []):
         at = told["direction"] in (0, 1) and told["place"] in range(1, PLACES + 1)
-        spans = {int(span) for span in told["spans"]}
-        if not at or not spans <= set(range(SPANS)) or min(told["spans"].values()) < 1:
-            raise ValueError(f"gaps of {told['spans']!r} at no such place")
+        bins = {int(number) for number in told["bins"]}
+        if not at or not bins <= set(range(BINS)) or min(told["bins"].values()) < 1:
+            raise ValueError(f"gaps of {told['bins']!r} at no such place")
 
 
-def _spans(rows: Rows) -> Ints:
-    """Return the span of each packet's gap, shape (P,)."""
+def _bins(rows: Rows) -> Ints:
+    """Return the bin of each packet's gap, shape (P,)."""
     gap = rows[:, get_layout(LAYOUT).slice("motion_gap")] > 0
-    span = _SPAN[gap[:, :CELLS] @ (1 << np.arange(CELLS)[::-1])]
-    longest = (span == ROUND_TRIP) & (gap[:, CELLS:] == LONGEST).all(axis=1)
-    return np.asarray(np.where(longest, ROUND_TRIP - 1, span), np.int64)
+    return np.asarray(_BIN[gap @ (1 << np.arange(CELLS)[::-1])], np.int64)
 
 
 def _answered(rows: Rows, offsets: Ints) -> npt.NDArray[np.bool_]:
@@ -140,17 +137,29 @@ def _answered(rows: Rows, offsets: Ints) -> npt.NDArray[np.bool_]:
     return np.asarray(seen > np.repeat(seen[offsets[:-1]], lengths))
 
 
-def _meant(told: Sequence[Mapping[str, Any]]) -> Ints:
-    """Return the span that is meant by each, by place, before and after the answer."""
-    counts = np.zeros((PLACES + 1, 2, SPANS))
+def _meant(told: Sequence[Mapping[str, Any]], setting: Ints, drawn: Ints) -> Ints:
+    """Return the bins that are meant by those drawn, by place and if answered."""
+    counts = np.zeros((PLACES + 1, 2, BINS))
     for entry in told:
-        for span, count in entry["spans"].items():
-            counts[entry["place"], entry["direction"], int(span)] = count
-    usual = counts.sum(axis=0) + UNSEEN
-    share = counts + ELSEWHERE * usual / usual.sum(axis=1, keepdims=True)
-    share = np.repeat(share.reshape(-1, 1, SPANS), 2, axis=1)
-    share[:, 0, ROUND_TRIP] = 1e-9  # there is none to tell by
+        bins = np.array(list(entry["bins"]), np.int64)
+        counts[entry["place"], entry["direction"], bins] = list(entry["bins"].values())
+    known = counts.sum(axis=(0, 2)) > 0
+    likely = _likelihoods(counts)
+    cases, which = np.unique(setting * BINS + drawn, return_inverse=True)
+    place, answered, number = cases // BINS // 2, cases // BINS % 2, cases % BINS
     wrong = np.log(CELL_WRONG / (1 - CELL_WRONG))
-    meant = (np.log(share)[:, :, None] + _DISTANCE * wrong).argmax(axis=3)
-    known = counts.reshape(-1, 1, SPANS).any(axis=(0, 2), keepdims=True)
-    return np.asarray(np.where(known, meant, np.arange(SPANS)), np.int64)
+    fits = likely[place // 2, place % 2] + _DISTANCE[number] * wrong
+    fits[answered == 0, ROUND_TRIPS:] = -np.inf  # there is none to tell by
+    meant = np.where(known[place % 2], fits.argmax(axis=1), number)
+    return np.asarray(meant[which.reshape(-1)], np.int64)
+
+
+def _likelihoods(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the logarithm of each bin's share at each place, near bins counted in."""
+    near = counts.copy()
+    for line in near.reshape(-1, BINS):
+        line[:ROUND_TRIPS] = np.convolve(line[:ROUND_TRIPS], _KERNEL, "same")
+    near[..., :ROUND_TRIPS] /= _KERNEL.sum()
+    usual = near.sum(axis=0) + UNSEEN
+    share = near + ELSEWHERE * usual / usual.sum(axis=1, keepdims=True)
+    return np.asarray(np.log(share / share.sum(axis=2, keepdims=True)))

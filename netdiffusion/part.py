@@ -78,7 +78,6 @@ class Part:
         own = scrambled(self._each(self._names(), np.uint64) + places)
         return scrambled(own + np.uint64(self.attempt)) if self.attempt else own
 
-
     def _names(self) -> list[int]:
         """Return 64 bits of a hash of each class's name."""
         marks = [hashlib.blake2b(n.encode(), digest_size=8) for n in self.counts]

@@ -25,10 +25,10 @@ from netdiffusion.hosts import draw_hosts
 from netdiffusion.layout import get_layout
 from netdiffusion.novelty import flow_marks, known_marks
 from netdiffusion.part import Part, uniform
+from netdiffusion.phrases import mend_phrases
 from netdiffusion.ports import draw_clients
 from netdiffusion.profiles import choose, fitting, held_columns
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
-from netdiffusion.words import mend_lengths
 
 # Tells chances of ports from those of lengths.
 FOR_PORT = 0x706F7274
@@ -243,9 +243,9 @@ class Drawer:
         """Draw rows, and let the packets of a flow agree where they have to."""
         rows = self._drawn(part, packets, settings, held, progress)
         offsets = np.concatenate([[0], np.cumsum(packets)]).astype(np.int64)
-        gaps, words = self._words
+        gaps, phrases = self._words
         rows = mend_gaps(rows, offsets, part.classes(), gaps, held)
-        rows = mend_lengths(rows, offsets, part.classes(), words, held)
+        rows = mend_phrases(rows, offsets, part.classes(), phrases, held)
         return agree(rows, offsets, held)
 
     def _redraw_copies(
@@ -275,9 +275,9 @@ class Drawer:
 
     @cached_property
     def _words(self) -> tuple[list[Any], list[Any]]:
-        """Gaps of each class, and payload lengths that its flows share."""
+        """Gaps of each class, and what its flows say."""
         gaps = [entry.get("gaps", []) for entry in self.classes]
-        return gaps, [entry.get("payload_lengths", []) for entry in self.classes]
+        return gaps, [entry.get("phrases", {}) for entry in self.classes]
 
     @cached_property
     def _known(self) -> npt.NDArray[np.uint64]:

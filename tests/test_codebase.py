@@ -30,6 +30,7 @@ NET = [
     "reader",
     "writer",
     "gap",
+    "phrase",
     "canonical",
     "nprint",
     "repair",

@@ -46,13 +46,13 @@ def mended(rows: np.ndarray, told: list[dict[str, Any]]) -> list[int]:
 def test_gaps_are_counted_at_each_place() -> None:
     """The first packet has none; packets from the eighth on share a place."""
     assert counts_of(flow(3, 40, AGAIN, 200), flow(0, 41)) == [
-        {"direction": 1, "place": 1, "spans": {"2": 2}},
-        {"direction": 0, "place": 2, "spans": {"31": 1}},
-        {"direction": 0, "place": 3, "spans": {"12": 1}},
+        {"direction": 1, "place": 1, "bins": {"40": 1, "41": 1}},
+        {"direction": 0, "place": 2, "bins": {"504": 1}},
+        {"direction": 0, "place": 3, "bins": {"200": 1}},
     ]
     assert counts_of(flow(1)) == []
     late = counts_of(flow(*[0] * 8, 40, 200))[-1]
-    assert late == {"direction": 0, "place": 8, "spans": {"2": 1, "12": 1}}
+    assert late == {"direction": 0, "place": 8, "bins": {"40": 1, "200": 1}}
 
 
 def test_a_gap_is_read_by_its_place() -> None:
@@ -64,7 +64,7 @@ def test_a_gap_is_read_by_its_place() -> None:
 
 
 @pytest.mark.parametrize("cell", range(1, 5))
-def test_a_wrong_cell_is_mended_where_its_span_is_rare(cell: int) -> None:
+def test_a_wrong_cell_is_mended_where_its_bin_is_rare(cell: int) -> None:
     """As late as the answer, not two minutes; where both are common, both stay."""
     told = counts_of(*[flow(0, 300, AGAIN, AGAIN)] * 30)
     rows = flow(0, 300, AGAIN, AGAIN, 300)
@@ -73,7 +73,7 @@ def test_a_wrong_cell_is_mended_where_its_span_is_rare(cell: int) -> None:
     wrong = bins_of(rows)[2]
     out = mend_gaps(rows, np.array([0, 5]), ONE, [told])
     assert np.array_equal(out, right) and wrong != AGAIN
-    both = counts_of(*[flow(0, 300, AGAIN, wrong)] * 30)
+    both = counts_of(*[flow(0, 300, AGAIN, AGAIN), flow(0, 300, wrong)] * 15)
     assert mended(rows, both) == bins_of(rows)
     assert mended(rows, []) == bins_of(rows)
     held = np.full(rows.shape, FREE, np.int8)
@@ -103,17 +103,22 @@ def test_classes_have_gaps_of_their_own() -> None:
 def test_what_is_mended_to_a_round_trip_is_one() -> None:
     """The longest gap is one cell off; a class may have it."""
     told = counts_of(*[flow(0, 300, *[AGAIN] * 40)] * 9)
-    assert mended(flow(0, 300, 15), told) == [0, 300, 497]
-    assert mended(flow(0, 300, 496), told) == [0, 300, 497]
-    assert mended(flow(0, 300, 496), counts_of(flow(0, 300, AGAIN, 496))) == [
-        0,
-        300,
-        496,
-    ]
+    assert mended(flow(0, 300, 15), told) == [0, 300, AGAIN]
+    assert mended(flow(0, 300, 496), told) == [0, 300, AGAIN]
+    late = counts_of(flow(0, 300, AGAIN, 496))
+    assert mended(flow(0, 300, 0, 496), late) == [0, 300, 0, 496]
     offsets = np.array([0, 3])
     rows = mend_gaps(flow(0, 300, 15), offsets, ONE, [told])
     flows, _ = nd.repair_canonical(rows, offsets, "x")
     assert np.diff(flows.timestamps).max() < 10**9
+
+
+def test_bins_near_common_ones_are_common() -> None:
+    """Round trips of one path differ by a bin or two; far ones by many."""
+    told = counts_of(*[flow(0, number, 40, 40) for number in (299, 300, 301)] * 20)
+    assert mended(flow(0, 302, 40), told) == [0, 302, 40]
+    far = 300 ^ 31  # one cell of the Gray code from 300
+    assert far == 307 and mended(flow(0, far, 40), told) == [0, 300, 40]
 
 
 @pytest.mark.parametrize(
@@ -122,14 +127,14 @@ def test_what_is_mended_to_a_round_trip_is_one() -> None:
         {"place": 0},
         {"place": 9},
         {"direction": 2},
-        {"spans": {"32": 1}},
-        {"spans": {"3": 0}},
-        {"spans": {}},
+        {"bins": {"512": 1}},
+        {"bins": {"3": 0}},
+        {"bins": {}},
     ],
 )
 def test_gaps_that_are_none_are_told(wrong: dict[str, Any]) -> None:
-    """Spans of 0 to 31 at a place of 1 to 8."""
-    line = {"direction": 0, "place": 1, "spans": {"3": 1}}
+    """Bins of 0 to 511 at a place of 1 to 8."""
+    line = {"direction": 0, "place": 1, "bins": {"3": 1}}
     check_gaps({"gaps": [line]})
     check_gaps({})
     with pytest.raises(ValueError, match=r"no such place|empty"):

@@ -165,10 +165,8 @@ def test_bad_model_directories_are_told(saved: Path, tmp_path: Path) -> None:
     wrong = {
         "client_ports": {"tcp": [[70000, 70002, 1]]},
         "profiles": [{"headers": {"arp": "all"}, "lengths": {"2": 1}}],
-        "gaps": [{"direction": 0, "place": 0, "spans": {"1": 1}}],
-        "payload_lengths": [
-            {"direction": 0, "place": 9, "other": 0, "words": {"1": 2}}
-        ],
+        "gaps": [{"direction": 0, "place": 0, "bins": {"1": 1}}],
+        "phrases": {"window": [[0, 9, [], 0, {"1": 2}]]},
         "marks": "YWJj",
     }
     for name, value in wrong.items():

@@ -151,7 +151,7 @@ module_exec(PyObject *module)
     PyMethodDef *methods[] = {nd_py_capture_methods, nd_py_rows_methods,
                               nd_py_nprint_methods,  nd_py_repair_methods,
                               nd_py_validate_methods, nd_py_image_methods,
-                              nd_py_engine_methods};
+                              nd_py_engine_methods,   nd_py_phrase_methods};
     import_array1(-1);
     if (add_exceptions(module) < 0)
         return -1;

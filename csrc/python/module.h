@@ -72,6 +72,7 @@ int nd_py_shape(PyArrayObject *array, const char *argument, npy_intp a,
 extern PyMethodDef nd_py_capture_methods[];
 extern PyMethodDef nd_py_rows_methods[];
 extern PyMethodDef nd_py_nprint_methods[];
+extern PyMethodDef nd_py_phrase_methods[];
 extern PyMethodDef nd_py_repair_methods[];
 extern PyMethodDef nd_py_validate_methods[];
 extern PyMethodDef nd_py_image_methods[];

@@ -18,10 +18,10 @@ from netdiffusion.gaps import count_gaps
 from netdiffusion.hosts import find_hosts
 from netdiffusion.layout import get_layout
 from netdiffusion.novelty import flow_marks, pack_marks
+from netdiffusion.phrases import find_phrases
 from netdiffusion.ports import client_ranges, server_list
 from netdiffusion.profiles import find_profiles, held_columns, sign_cells
 from netdiffusion.training.config import TrainingConfig
-from netdiffusion.words import find_words
 
 __all__ = ["Batch", "Columns", "TrainingSet"]
 
@@ -150,7 +150,7 @@ class TrainingSet:
         self._words = [
             {
                 "gaps": count_gaps(rows, self.starts[mine], ends[mine]),
-                "payload_lengths": find_words(rows, self.starts[mine], ends[mine]),
+                "phrases": find_phrases(rows, self.starts[mine], ends[mine]),
             }
             for mine in (self.labels == n for n in range(len(self.names)))
         ]

@@ -73,7 +73,9 @@ def write_model(trainer: Trainer, directory: Path, sampler: dict[str, Any]) -> N
 
 
 def _write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    path.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(value, indent=indent, separators=separators)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def to_engine(tensors: Tensors) -> Tensors:
