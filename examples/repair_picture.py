@@ -22,7 +22,7 @@ from matplotlib.colors import ListedColormap
 import netdiffusion as nd
 from netdiffusion.plots import BLUE, GREY, ORANGE, PALETTES
 
-CLASS, SEED, NUMBER, STEPS = "http", 1, 1, 2
+CLASS, SEED, NUMBER, STEPS = "http", 1, 23, 2
 FORM = nd.get_layout("netdiffusion-canonical")
 ROW = nd.get_layout("netdiffusion-1088")
 HEADERS = {"IPv4": 0, "IPv6": 416, "TCP": 480}

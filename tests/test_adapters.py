@@ -137,7 +137,7 @@ def test_wrong_adapters_are_refused(
     classes = tmp_path / "model" / "adapters" / NEW / "classes.json"
     told = json.loads(classes.read_text())
     wrong = {"client_ports": {"tcp": [[9, 8, 1]]}, "lengths": {}}
-    wrong["gaps"] = [{"direction": 2, "place": 1, "spans": {"1": 1}}]
+    wrong["gaps"] = [{"direction": 2, "place": 1, "bins": {"1": 1}}]
     for name, value in wrong.items():
         classes.write_text(json.dumps([{**told[0], name: value}]))
         with pytest.raises(nd.FormatError, match=rf"not an adapter: .*{name}"):

@@ -126,7 +126,7 @@ def test_classes_tell_profiles_by_length_and_their_gaps(flows: FlowSet) -> None:
                 total[length] = total.get(length, 0) + number
         assert total == told["lengths"]
         mine = flows.select(told["name"]).head(TINY.max_packets)
-        gaps = sum(sum(told_at["spans"].values()) for told_at in told["gaps"])
+        gaps = sum(sum(told_at["bins"].values()) for told_at in told["gaps"])
         assert gaps == mine.n_packets.sum() - len(mine)
 
 
