@@ -100,7 +100,7 @@ def test_held_out_flows_choose_the_steps(base: Path, lab: FlowSet) -> None:
     """Without a number of steps a fifth of the flows says when to stop."""
     model = nd.FlowDiffusion.from_pretrained(base)
     few = lab.select(NEW).select(range(10))
-    model.adapt(few, name=NEW, minutes=0.15, seed=5, rank=4)
+    model.adapt(few, name=NEW, minutes=0.4, seed=5, rank=4)
     history = model.history_
     assert len(history["step"]) == len(history["loss"]) > 1
     assert min(history["loss"]) < history["loss"][0]

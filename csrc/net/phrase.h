@@ -13,7 +13,7 @@
  * Memory:  allocates nothing; one nd_phrase_step a packet is the caller's.
  * Threads: pure functions, no state.
  * Python:  _core.read_phrases, netdiffusion/phrases.py.
- *          Tests: tests/test_phrases.py
+ *          Tests: tests/test_phrases.py, fuzz_phrase.c
  */
 #ifndef ND_NET_PHRASE_H
 #define ND_NET_PHRASE_H
