@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from netdiffusion.control import FREE
 from netdiffusion.layout import get_layout
-from netdiffusion.phrases import PLACES, places
+from netdiffusion.phrases import PLACES, packets_of, places
 
 __all__ = ["check_gaps", "count_gaps", "mend_gaps"]
 
@@ -54,10 +54,8 @@ def count_gaps(rows: Rows, starts: Ints, ends: Ints) -> list[dict[str, Any]]:
         ``direction`` and ``place`` of some packets, and how often the gap before them
         is in each of the ``bins``.
     """
-    sizes = ends - starts
-    offsets = np.append(0, np.cumsum(sizes))
-    inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-    mine = rows[inside + np.repeat(starts, sizes)]
+    packets, _ = packets_of(starts, ends)
+    mine, inside = rows[packets], packets - np.repeat(starts, ends - starts)
     told, where = _bins(mine), places(mine, inside)
     out = []
     for place in np.unique(where[inside > 0]).tolist():

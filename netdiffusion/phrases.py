@@ -19,7 +19,14 @@ from netdiffusion import _core
 from netdiffusion.control import FREE
 from netdiffusion.layout import get_layout
 
-__all__ = ["PLACES", "check_phrases", "find_phrases", "mend_phrases", "places"]
+__all__ = [
+    "PLACES",
+    "check_phrases",
+    "find_phrases",
+    "mend_phrases",
+    "packets_of",
+    "places",
+]
 
 LAYOUT = "netdiffusion-canonical"
 # The fields that spell each number: one of them is there, or none.
@@ -65,10 +72,8 @@ def find_phrases(rows: Rows, starts: Ints, ends: Ints) -> dict[str, list[list[An
         often each word that two flows or more share; "same" is as the packet before.
         What one flow alone says is that flow's own, and only counted.
     """
-    sizes = ends - starts
-    offsets = np.append(0, np.cumsum(sizes))
-    inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-    mine = rows[inside + np.repeat(starts, sizes)]
+    packets, offsets = packets_of(starts, ends)
+    mine = rows[packets]
     out = {}
     for what in SPELT:
         said = _said(mine, offsets, what)
@@ -119,7 +124,9 @@ def mend_phrases(
         kind = np.asarray(classes)[said.flows[said.offsets[:-1]]]
         for number in np.unique(kind).tolist():
             if lines := phrases[number].get(what):
-                part, bounds = _of(said.offsets, np.flatnonzero(kind == number))
+                which = np.flatnonzero(kind == number)
+                starts, ends = said.offsets[which], said.offsets[which + 1]
+                part, bounds = packets_of(starts, ends)
                 meant[part] = _core.read_phrases(
                     said.numbers[part],
                     said.way[part],
@@ -149,6 +156,14 @@ def check_phrases(entry: Mapping[str, Any]) -> None:
             times = min(words.values(), default=0) > 0 and other >= 0
             if not (at and past_right and said and times):
                 raise ValueError(f"phrases {words!r} after {before!r} at no such place")
+
+
+def packets_of(starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """Return the places of the packets of some flows, and the offsets of these."""
+    sizes = ends - starts
+    offsets = np.append(0, np.cumsum(sizes))
+    inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+    return inside + np.repeat(starts, sizes), offsets
 
 
 def places(rows: Rows, inside: Ints) -> Ints:
@@ -224,14 +239,6 @@ def _shared(contexts: Ints, words: Ints, flows: Ints, order: int) -> list[list[A
         spelt = {("same" if w == SAME else str(w)): n for w, n in pairs_told}
         out.append([direction, place, past, other, spelt])
     return out
-
-
-def _of(offsets: Ints, which: Ints) -> tuple[Ints, Ints]:
-    """Return the places of some sequences, one after another, and their bounds."""
-    sizes = np.diff(offsets)[which]
-    bounds = np.append(0, np.cumsum(sizes))
-    at = np.arange(bounds[-1]) + np.repeat(offsets[which] - bounds[:-1], sizes)
-    return at, bounds
 
 
 def _book(lines: Sequence[Sequence[Any]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from netdiffusion.hosts import draw_hosts
 from netdiffusion.layout import get_layout
 from netdiffusion.novelty import flow_marks, known_marks
 from netdiffusion.part import Part, uniform
-from netdiffusion.phrases import mend_phrases
+from netdiffusion.phrases import mend_phrases, packets_of
 from netdiffusion.ports import draw_clients
 from netdiffusion.profiles import choose, fitting, held_columns
 from netdiffusion.repair import RepairOptions, RepairReport, repair_canonical
@@ -264,7 +264,7 @@ class Drawer:
             left = left[np.isin(marks, self._known)]
             if not len(left):
                 return
-            which = _packets_of(left, ends, packets)
+            which, _ = packets_of(ends[left] - packets[left], ends[left])
             rows[which] = self._agreed(
                 part.again(left, attempt),
                 packets[left],
@@ -531,17 +531,6 @@ def _unknown(name: str, known: Mapping[str, int]) -> str:
         f"sample: the model knows no class {name!r}. {hint} It knows {len(known)} "
         "classes; `netdiffusion inspect` and classes_ list them."
     )
-
-
-def _packets_of(
-    flows: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
-    packets: npt.NDArray[np.int32],
-) -> npt.NDArray[np.int64]:
-    """Return the places of the packets of some flows."""
-    mine = packets[flows].astype(np.int64)
-    first = np.repeat(ends[flows] - np.cumsum(mine), mine)
-    return np.asarray(first + np.arange(mine.sum()))
 
 
 def _respaced(sigmas: list[float], steps: int | None) -> npt.NDArray[np.float32]:

@@ -103,9 +103,11 @@ def repaired(rows: CanonicalFlows, seed: int, seconds: float, **options: Any) ->
     return Draw(flows, rows, seconds, report.repaired_share)
 
 
-def repair_digest() -> str:
-    """Return a digest of what draws and repairs flows besides the core."""
-    return code_digest("sampling.py", "hosts.py", "ports.py", "repair.py")
+def drawing_digest() -> str:
+    """Return a digest of the Python code that draws and repairs flows."""
+    drawn = ("part.py", "profiles.py", "phrases.py", "gaps.py", "decode.py")
+    ends = ("novelty.py", "hosts.py", "ports.py", "repair.py")
+    return code_digest("sampling.py", *drawn, *ends)
 
 
 def model_digest(path: Path | None) -> str:
@@ -132,7 +134,7 @@ def model_source(path: Path | None, device: str, threads: int) -> Source:
 
     settings = {
         "model": model_digest(path),
-        "code": repair_digest(),
+        "code": drawing_digest(),
         "core": core_digest(),
     }
     return Source("netdiffusion", make, settings=settings, model=model)
@@ -168,7 +170,7 @@ def perfect_source(path: Path | None) -> Source:
         return Draw(drawn, rows, seconds, report.repaired_share)
 
     note = "training rows with what repair draws: what a perfect model would reach"
-    settings = {"model": model_digest(path), "code": repair_digest()}
+    settings = {"model": model_digest(path), "code": drawing_digest()}
     return Source(PERFECT, make, note, {**settings, "core": core_digest()})
 
 
